@@ -1,0 +1,106 @@
+"""Every prompt the model sees and every answer it gives: document -> chat messages -> answer text, and back.
+
+    - clonidine
+    - alpha-methyldopa
+
+is the answer to "chemicals"; a relation is `- chemical | disease`; an empty list is a lone `-`. Texts are written already
+trimmed, because chat templates trim them. Two layouts: `separate` asks each task in a conversation of its own, as in the
+user's rows; `conversation` reads the article once and asks the three tasks in turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from data.schema import TASKS, Document
+
+Layout = Literal["separate", "conversation"]
+LAYOUTS = ("separate", "conversation")
+Item = str | tuple[str, str]
+
+SYSTEM = "You read biomedical articles and list exactly what is asked for, one item per line, in the article's own words."
+OPENING = "The following article contains technical terms including diseases, drugs and chemicals."
+ASKED = {  # the user's rows say "influences" for relations, here and nowhere else
+    "chemicals": "chemicals",
+    "diseases": "diseases",
+    "relations": "influences",
+}
+REQUEST = {
+    "chemicals": "Create a list only of the chemicals mentioned.",
+    "diseases": "Create a list only of the diseases mentioned.",
+    "relations": "Create a list only of the influences between the chemicals and diseases mentioned.",
+}
+EMPTY = "-"
+SENTENCE = re.compile(r"chemical\s+(.+?)\s+influences\s+disease\s+(.+)", re.IGNORECASE)
+
+
+def render_prompt(article: str, task: str) -> str:
+    """The user's turn of the `separate` layout, and the shape of the user's own rows (which end in a line break)."""
+    return f"{OPENING} {REQUEST[task]}\n\n{article.strip()}\n\nList of extracted {ASKED[task]}:"
+
+
+def render_next_prompt(task: str) -> str:
+    """A later user's turn of the `conversation` layout: the article has been read already."""
+    return f"{REQUEST[task]}\n\nList of extracted {ASKED[task]}:"
+
+
+def render_answer(items: Sequence[Item]) -> str:
+    """The assistant's turn.
+
+    >>> render_answer([("lithium", "tremor"), ("lithium", "goitre")])
+    '- lithium | tremor\\n- lithium | goitre'
+    >>> render_answer([])
+    '-'
+    """
+    lines = (item if isinstance(item, str) else " | ".join(item) for item in items)
+    return "\n".join(f"- {line}" for line in lines) or EMPTY
+
+
+def read_line(line: str, task: str) -> Item | None:
+    """One line of an answer as an item, or None where it is none: no bullet, or a relation without its two sides."""
+    bullet, _, text = line.strip().partition(" ")
+    text = text.strip()
+    if bullet not in ("-", "*", "•") or not text:
+        return None
+    if task != "relations":
+        return text if "|" not in text else None
+    if "|" in text:
+        sides = tuple(side.strip() for side in text.split("|"))
+    else:
+        sentence = SENTENCE.fullmatch(text)
+        sides = sentence.groups() if sentence else ()
+    return sides if len(sides) == 2 and all(sides) else None
+
+
+def read_answer(answer: str, task: str) -> tuple[list[Item], list[str]]:
+    """The items of an answer, in order and with repeats, and the lines that are no item. Both relation spellings are read.
+
+    >>> read_answer("- a | b\\n- Chemical c influences disease d\\nSo it is.", "relations")
+    ([('a', 'b'), ('c', 'd')], ['So it is.'])
+    """
+    lines = [line for line in answer.strip().split("\n") if line.strip()]
+    if [line.strip() for line in lines] in ([], [EMPTY]):
+        return [], []
+    read = [(line, read_line(line, task)) for line in lines]
+    return [item for _, item in read if item is not None], [line for line, item in read if item is None]
+
+
+def conversations(document: Document, layout: Layout, tasks: Sequence[str] | None = None) -> list[list[dict[str, str]]]:
+    """The document's chats with their gold answers: one a task, or one with a turn a task.
+
+    Each is a list of {"role", "content"} starting with the system's turn; answers are the assistant's turns.
+    """
+    tasks = [task for task in TASKS if task in (tasks or document.tasks)]
+    groups = [[task] for task in tasks] if layout == "separate" else [tasks]
+    return [_conversation(document, group) for group in groups if group]
+
+
+def _conversation(document: Document, tasks: Sequence[str]) -> list[dict[str, str]]:
+    messages = [{"role": "system", "content": SYSTEM}]
+    for turn, task in enumerate(tasks):
+        prompt = render_next_prompt(task) if turn else render_prompt(document.article, task)
+        messages.append({"role": "user", "content": prompt})
+        messages.append({"role": "assistant", "content": render_answer(document.gold(task))})
+    return messages

@@ -1,0 +1,73 @@
+"""The words every other module uses: document, mention, relation, task.
+
+A `Document` is one article with what is known to be true of it (its gold). It is frozen: readers make it,
+nothing changes it afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+TASKS = ("chemicals", "diseases", "relations")
+SPLITS = ("train", "validation", "test")
+MENTION_TYPE = {"chemicals": "Chemical", "diseases": "Disease"}
+
+
+class InputError(ValueError):
+    """The user's file, setting or argument is wrong: one or two lines saying what, where, and what to do (exit code 2)."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A name in the article. Offsets count characters of `Document.article`; None where the source has none."""
+
+    text: str
+    type: Literal["Chemical", "Disease"]
+    start: int | None = None
+    end: int | None = None
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The chemical influences the disease. Ids are the concepts' MeSH ids, None where the source has none."""
+
+    chemical: str
+    disease: str
+    chemical_id: str | None = None
+    disease_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """One article and its gold. `tasks` are those whose answer is known; a known answer may be empty."""
+
+    id: str
+    text: str
+    title: str | None = None
+    mentions: tuple[Mention, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    tasks: tuple[str, ...] = TASKS
+
+    @property
+    def article(self) -> str:
+        """Title, where known, and text, joined by one line break: what a model reads and offsets count in."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+    def gold(self, task: str) -> tuple[str, ...] | tuple[tuple[str, str], ...]:
+        """Each distinct name, or (chemical, disease) pair, once, in the document's order."""
+        if task == "relations":
+            return tuple(dict.fromkeys((r.chemical, r.disease) for r in self.relations))
+        return tuple(dict.fromkeys(m.text for m in self.mentions if m.type == MENTION_TYPE[task]))
+
+
+def document_to_json(document: Document) -> dict:
+    """A JSON object that `document_from_json` reads back to an equal document."""
+    return asdict(document)
+
+
+def document_from_json(row: dict) -> Document:
+    mentions = tuple(Mention(**{**m, "ids": tuple(m["ids"])}) for m in row["mentions"])
+    relations = tuple(Relation(**r) for r in row["relations"])
+    return Document(**{**row, "mentions": mentions, "relations": relations, "tasks": tuple(row["tasks"])})

@@ -1,0 +1,1 @@
+"""Generate, parse, score, compare, report. Imports `data`, never `pipeline`."""

@@ -1,0 +1,1 @@
+"""The job: settings, model, training, export, publishing and the command line."""
