@@ -1,0 +1,49 @@
+"""Any corpus file as documents: instruct JSONL, PubTator or BioC XML, told apart by content, not by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.files import read_text
+from data.rows import Row, join_rows, read_rows
+from data.schema import Document, InputError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The documents of one file, and its rows where it is an instruct file (for the audit's counts)."""
+
+    path: Path
+    documents: tuple[Document, ...]
+    rows: tuple[Row, ...] = ()
+
+
+def read_corpus(path: str | Path) -> Corpus:
+    """Raises InputError where the file is none of the three formats, or breaks its own."""
+    path = Path(path)
+    kind = detect_format(path)
+    if kind == "instruct":
+        rows = read_rows(path)
+        return Corpus(path, tuple(join_rows(rows)), tuple(rows))
+    if kind == "bioc":
+        from data.bioc import read_bioc
+
+        return Corpus(path, tuple(read_bioc(path)))
+    from data.pubtator import read_pubtator
+
+    return Corpus(path, tuple(read_pubtator(path)))
+
+
+def detect_format(path: str | Path) -> str:
+    """One of "instruct", "bioc", "pubtator", from the first line that says something."""
+    first = next(line for line in read_text(path).split("\n") if line.strip()).strip()
+    if first.startswith("{"):
+        return "instruct"
+    if first.startswith("<"):
+        return "bioc"
+    if "|t|" in first or "|a|" in first:
+        return "pubtator"
+    raise InputError(
+        f"{path}:1: neither instruct JSONL ({{\"prompt\": …}}), PubTator (id|t|title) nor BioC XML; starts with {first[:40]!r}"
+    )
