@@ -222,8 +222,8 @@ def render_audit(audit: dict) -> str:
         f"second letter case      {case['names']} names in {case['answers']} answers",
     ]
     for part in ("prompt", "completion") if audit["tokens"] else ():
-        of = audit["tokens"][part]
-        lines.append(f"{part + ' tokens':24}median {of['median']}, 99% {of['p99']}, max {of['max']} ({audit['tokens']['tokenizer']})")
+        of, tokenizer = audit["tokens"][part], audit["tokens"]["tokenizer"]
+        lines.append(f"{part + ' tokens':24}median {of['median']}, 99% {of['p99']}, max {of['max']} ({tokenizer})")
     rows = audit["row_level_split"]
     if rows:
         known = ", ".join(f"{share:.0%} of {task}" for task, share in rows["answer_in_train_completion"].items())

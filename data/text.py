@@ -5,12 +5,14 @@ Offsets always count characters of the original text, whatever folding was neede
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
 OPEN, CLOSE = "([{", ")]}"
 QUOTES = "\"'`´“”‘’„«»‹›"
 PUNCTUATION = ".,;:"
+RUN = re.compile(r"[^\W_]+")
 
 
 def fold(text: str) -> str:
@@ -96,14 +98,30 @@ def find_whole_words(name: str, text: str) -> list[tuple[int, int]]:
     return FoldedText(text).spans(name)
 
 
+class NameIndex:
+    """Names to look for in many articles. A name can only stand where its first run of letters and digits does."""
+
+    def __init__(self, names: Iterable[str]):
+        self.by_first_run: dict[str, list[str]] = {}
+        for name in set(names):
+            run = RUN.search(fold(name))
+            self.by_first_run.setdefault(run[0] if run else "", []).append(name)
+
+    def find(self, text: str) -> list[tuple[int, int, str]]:
+        """Occurrences of the names as (start, end, name), longest first, none overlapping, in the order of the text."""
+        folded = FoldedText(text)
+        runs = {"", *RUN.findall(folded.folded)}
+        candidates = [name for run in runs for name in self.by_first_run.get(run, ())]
+        taken = bytearray(len(text))
+        found = []
+        for name in sorted(candidates, key=lambda name: (-len(name), name)):
+            for start, end in folded.spans(name):
+                if not any(taken[start:end]):
+                    taken[start:end] = b"\x01" * (end - start)
+                    found.append((start, end, name))
+        return sorted(found)
+
+
 def find_names(names: Iterable[str], text: str) -> list[tuple[int, int, str]]:
-    """Occurrences of any of `names` as (start, end, name), longest first, none overlapping, in the order of the text."""
-    folded = FoldedText(text)
-    taken = bytearray(len(text))
-    found = []
-    for name in sorted(set(names), key=lambda name: (-len(name), name)):
-        for start, end in folded.spans(name):
-            if not any(taken[start:end]):
-                taken[start:end] = b"\x01" * (end - start)
-                found.append((start, end, name))
-    return sorted(found)
+    """As `NameIndex.find`, for names that are looked for in one article only."""
+    return NameIndex(names).find(text)

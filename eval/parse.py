@@ -1,0 +1,83 @@
+"""Completions as predictions: the items of each answer and whether it was a proper one. completions.jsonl -> predictions.jsonl.
+
+The model's output is data: whatever it holds, parsing gives a status and never fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.files import read_jsonl, write_jsonl
+from data.prompts import Item, read_answer
+from data.schema import TASKS, InputError
+
+Status = Literal["ok", "empty", "malformed", "truncated"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was predicted for one document and task: items in the model's order, repeats included."""
+
+    items: tuple[Item, ...]
+    status: Status
+
+
+Predictions = Mapping[tuple[str, str], Answer]  # by (document id, task)
+
+
+def parse_answer(completion: str, task: str, finish: Literal["stop", "length"] = "stop") -> Answer:
+    """An answer that holds a line that is no item is malformed and predicts nothing; one that ran out of tokens is truncated
+    and keeps its finished lines.
+
+    >>> parse_answer("- lithium\\n- Li", "chemicals")
+    Answer(items=('lithium', 'Li'), status='ok')
+    >>> parse_answer("- lithium | tremor\\n- lith", "relations", "length")
+    Answer(items=(('lithium', 'tremor'),), status='truncated')
+    >>> parse_answer("The chemicals are:\\n- lithium", "chemicals").status
+    'malformed'
+    """
+    if finish == "length":
+        completion = completion.rpartition("\n")[0]
+    items, unread = read_answer(completion, task)
+    if unread:
+        return Answer((), "malformed")
+    if finish == "length":
+        return Answer(tuple(items), "truncated")
+    return Answer(tuple(items), "ok" if items else "empty")
+
+
+def parse_completions(rows: Iterable[dict]) -> Predictions:
+    """From rows of completions.jsonl, {"document", "task", "completion", "finish"}."""
+    return {(r["document"], r["task"]): parse_answer(r["completion"], r["task"], r["finish"]) for r in rows}
+
+
+def write_predictions(predictions: Predictions, path: str | Path) -> Path:
+    return write_jsonl(
+        path,
+        ({"document": d, "task": t, "items": a.items, "status": a.status} for (d, t), a in predictions.items()),
+    )
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read predictions.jsonl back. Raises InputError naming file:line."""
+    predictions = {}
+    for where, row in read_jsonl(path):
+        key, answer = _prediction(row, where)
+        if key in predictions:
+            raise InputError(f"{where}: a second answer for document {key[0]!r}, task {key[1]}")
+        predictions[key] = answer
+    return predictions
+
+
+def _prediction(row: dict, where: str) -> tuple[tuple[str, str], Answer]:
+    if not {"document", "task", "items"} <= row.keys() or row["task"] not in TASKS or not isinstance(row["items"], list):
+        raise InputError(f'{where}: expected {{"document", "task": {"|".join(TASKS)}, "items": […], "status"}}')
+    width = 2 if row["task"] == "relations" else 1
+    items = tuple(item if isinstance(item, str) else tuple(item) for item in row["items"])
+    for item in items:
+        if (1 if isinstance(item, str) else len(item)) != width:
+            raise InputError(f"{where}: {row['task']}: not an item: {item!r}")
+    return (row["document"], row["task"]), Answer(items, row.get("status") or ("ok" if items else "empty"))
