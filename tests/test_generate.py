@@ -1,0 +1,253 @@
+"""Generation against the plainest reference there is: the whole sequence read again for every token, one chat at a time."""
+
+import io
+import json
+
+import pytest
+import torch
+from small_llama import small_model, small_tokenizer
+
+from data.prompts import SYSTEM, render_next_prompt, render_prompt
+from data.schema import TASKS, Document, InputError
+from eval import engine_transformers, generate
+from eval.generate import complete, plan_chats, write_completions
+
+LAYOUTS = ("separate", "conversation")
+SENTENCE = "Naloxone reversed the antihypertensive effect of clonidine (5-HT, \u03b1-methyldopa). "
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = small_model()
+    # A random model hardly ever says the end token: these others end an answer too, so that rows finish raggedly.
+    model.generation_config.eos_token_id = [model.config.eos_token_id, *range(20, 36)]
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return [Document(f"d{n}", SENTENCE * (1 + n * n % 7), title="In rats" if n % 2 else None) for n in range(9)]
+
+
+def read_rows(path):
+    return {(row["document"], row["task"]): row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+
+
+@torch.inference_mode()
+def answer_plainly(model, tokenizer, documents, layout, budget):
+    """{(document, task): (ids, finish)}, from a growing list of ids, without cache, padding or batch."""
+    stops = set(model.generation_config.eos_token_id)
+    answers = {}
+    for document in documents:
+        for tasks in [TASKS] if layout == "conversation" else [(task,) for task in TASKS]:
+            ids = []
+            for task in tasks:
+                if not ids:
+                    user = render_prompt(document.article, task)
+                    text = f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
+                else:
+                    user, text = render_next_prompt(task), "<|eot_id|>"
+                text += f"<|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
+                text += "<|start_header_id|>assistant<|end_header_id|>\n\n"
+                ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+                answer, finish = [], "length"
+                while len(answer) < budget:
+                    token = model(input_ids=torch.tensor([ids + answer])).logits[0, -1].argmax().item()
+                    if token in stops:
+                        finish = "stop"
+                        break
+                    answer.append(token)
+                ids += answer
+                answers[document.id, task] = (tokenizer.decode(answer, skip_special_tokens=True), finish)
+    return answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("batch_tokens", [1, 2_000, 100_000])
+def test_batches_answer_as_the_plain_loop_does(model, tokenizer, documents, tmp_path, layout, batch_tokens):
+    path = complete(
+        model, tokenizer, documents, tmp_path / "c.jsonl", layout=layout, max_new_tokens=20, batch_tokens=batch_tokens
+    )
+    rows = {key: (row["completion"], row["finish"]) for key, row in read_rows(path).items()}
+    assert rows == answer_plainly(model, tokenizer, documents, layout, 20)
+    assert {finish for _, finish in rows.values()} == {"stop", "length"}
+
+
+def test_separate_answers_as_transformers_generate_does(model, tokenizer, documents, tmp_path):
+    path = complete(
+        model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=12, batch_tokens=10_000
+    )
+    stops = model.generation_config.eos_token_id
+    for (document, task), row in read_rows(path).items():
+        article = next(d for d in documents if d.id == document).article
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": render_prompt(article, task)}]
+        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        output = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        ids = output[0, inputs["input_ids"].shape[1] :].tolist()
+        assert row["finish"] == ("stop" if ids[-1] in stops else "length")
+        ids = ids[:-1] if ids[-1] in stops else ids
+        assert row["completion"] == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_is_gone_on_with_and_a_half_line_cut(model, tokenizer, documents, tmp_path, layout):
+    settings = {"layout": layout, "max_new_tokens": {"chemicals": 9, "diseases": 5, "relations": 7}, "batch_tokens": 4_000}
+    whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    part = tmp_path / "deep" / "part.jsonl"
+    part.parent.mkdir()
+    part.write_bytes(b"".join(lines[:10]) + lines[10][:25])
+    complete(model, tokenizer, documents, part, **settings)
+    assert part.read_bytes().splitlines(keepends=True)[:10] == lines[:10]
+    assert read_rows(part) == read_rows(whole)
+    assert len(part.read_bytes().splitlines()) == len(lines) == len(documents) * 3
+    before = part.stat().st_mtime_ns, part.read_bytes()
+    complete(model, tokenizer, documents, part, **settings)
+    assert part.read_bytes() == before[1]
+
+
+def test_an_interruption_loses_one_batch_at_most(documents, tmp_path):
+    def engine(chats):
+        for number, chat in enumerate(chats):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield [{"document": chat.document.id, "task": task, "completion": "-", "finish": "stop"} for task in chat.tasks]
+
+    with pytest.raises(KeyboardInterrupt):
+        write_completions(engine, documents, tmp_path / "c.jsonl", layout="conversation", max_new_tokens=5)
+    assert len(read_rows(tmp_path / "c.jsonl")) == 4 * 3
+
+
+@pytest.mark.parametrize("line", ["{", '{"document": "d1"}', '{"document": "other", "task": "chemicals"}', "[]"])
+def test_a_file_of_something_else_is_refused_and_kept(model, tokenizer, documents, tmp_path, line):
+    path = tmp_path / "c.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"c\.jsonl:1: "):
+        complete(model, tokenizer, documents, path, layout="separate", max_new_tokens=5, batch_tokens=100)
+    assert path.read_text(encoding="utf-8") == line + "\n"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError("[enforce fail] can't allocate memory")])
+def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, tmp_path, monkeypatch, layout, error):
+    sizes, answer_batch = [], engine_transformers.answer_batch
+
+    def answer_small_batch(model, batch, *rest):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise error
+        return answer_batch(model, batch, *rest)
+
+    settings = {"layout": layout, "max_new_tokens": 6, "batch_tokens": 100_000}
+    whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
+    monkeypatch.setattr(engine_transformers, "answer_batch", answer_small_batch)
+    halved = complete(model, tokenizer, documents, tmp_path / "halved.jsonl", **settings)
+    assert read_rows(halved) == read_rows(whole)
+    assert sizes[:4] == [9, 4, 2, 2] and max(sizes[2:]) == 2
+
+
+def test_a_failure_of_the_program_is_not_taken_for_a_full_memory(model, tokenizer, documents, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(engine_transformers, "answer_batch", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        complete(model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=5, batch_tokens=10_000)
+
+
+def test_a_document_too_long_for_the_model_is_refused_before_any_is_answered(tokenizer, documents, tmp_path):
+    long = Document("long one", SENTENCE * 40)
+    with pytest.raises(InputError, match="document long one needs"):
+        complete(
+            small_model(positions=1024), tokenizer, [*documents, long], tmp_path / "c.jsonl",
+            layout="separate", max_new_tokens=5, batch_tokens=10_000,
+        )  # fmt: skip
+    assert (tmp_path / "c.jsonl").read_bytes() == b""
+
+
+def test_an_article_that_holds_a_marker_is_refused(tokenizer):
+    chat = plan_chats([Document("d1", "a <|eot_id|> b")], layout="separate", max_new_tokens=5)[0]
+    with pytest.raises(InputError, match=r"document d1: .*<\|eot_id\|>"):
+        engine_transformers.turn_ids(tokenizer, chat)
+
+
+@pytest.mark.parametrize("answer", ["- a", "-", "- \u03b1-methyldopa | (5-HT) tremor\n- b | c"])
+def test_turn_ids_are_what_the_template_renders_around_answers(tokenizer, documents, answer):
+    chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
+    turns = engine_transformers.turn_ids(tokenizer, chat)
+    messages = [{"role": "system", "content": SYSTEM}]
+    ids, own = [], tokenizer(answer, add_special_tokens=False)["input_ids"]
+    for prompt, turn in zip(chat.prompts, turns, strict=True):
+        messages += [{"role": "user", "content": prompt}]
+        ids += turn
+        assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        messages += [{"role": "assistant", "content": answer}]
+        ids += own
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert all(turn[0] == tokenizer.eos_token_id for turn in turns[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("{{- bos_token }}", ""), "exactly one"),
+        (("{{- bos_token }}", "{{- bos_token }}{{- bos_token }}"), "exactly one"),
+        (("'<|start_header_id|>' + message['role']", "(messages|length)|string + message['role']"), "changes earlier turns"),
+    ],
+)
+def test_a_template_that_would_not_match_training_is_refused(tokenizer, documents, monkeypatch, change, message):
+    monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template.replace(*change))
+    chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
+    with pytest.raises(InputError, match=message):
+        engine_transformers.turn_ids(tokenizer, chat)
+
+
+def test_the_stop_token_is_the_templates_and_never_padding(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(model.generation_config, "eos_token_id", tokenizer.pad_token_id)
+    assert engine_transformers.stop_ids(model, tokenizer) == {tokenizer.convert_tokens_to_ids("<|eot_id|>")}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_logprobs_are_the_models_and_their_texts_make_the_answer(model, tokenizer, documents, tmp_path, layout):
+    path = complete(
+        model, tokenizer, documents[:3], tmp_path / "c.jsonl",
+        layout=layout, max_new_tokens=15, batch_tokens=10_000, logprobs=True,
+    )  # fmt: skip
+    rows = read_rows(path)
+    assert all("".join(text for text, _ in row["logprobs"]) == row["completion"] for row in rows.values())
+    row = rows["d1", "chemicals"]
+    chat = plan_chats(documents[1:], layout=layout, max_new_tokens=5)[0]
+    prompt = engine_transformers.turn_ids(tokenizer, chat)
+    with torch.inference_mode():
+        first = model(input_ids=torch.tensor([prompt[0]])).logits[0, -1].log_softmax(-1).max().item()
+    assert row["logprobs"][0][1] == pytest.approx(first, abs=1e-4)
+
+
+def test_each_document_is_asked_its_own_tasks_unless_told_otherwise():
+    documents = [Document("a", "x", tasks=("diseases",)), Document("b", "y"), Document("c", "z", tasks=())]
+    chats = plan_chats(documents, layout="conversation", max_new_tokens=5)
+    assert [(chat.document.id, chat.tasks) for chat in chats] == [("a", ("diseases",)), ("b", TASKS)]
+    budgets = {"relations": 3, "chemicals": 2}
+    chats = plan_chats(documents, layout="separate", tasks=["relations", "chemicals"], max_new_tokens=budgets)
+    assert [(chat.tasks, chat.budgets) for chat in chats[:2]] == [(("chemicals",), (2,)), (("relations",), (3,))]
+
+
+def test_progress_is_shown_when_asked_and_silent_off_a_terminal(documents):
+    batches = [[{}] * 9, [{}] * 18]
+    for shown in (True, None):
+        stream = io.StringIO()
+        list(generate._report(batches, 27, 0, 9, shown, stream))
+        assert ("9/9 documents" in stream.getvalue()) is bool(shown)
+
+
+def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp_path):
+    model.train()
+    complete(model, tokenizer, documents[:1], tmp_path / "c.jsonl", layout="separate", max_new_tokens=2, batch_tokens=100)
+    assert model.training
+    model.eval()
