@@ -1,0 +1,76 @@
+"""What the annotations of a corpus must hold, whatever its format, before a model is trained on them.
+
+PubTator and BioC give mentions with offsets and concept ids, and relations between concept ids. Here offsets are held
+against the article, ids are brought to one spelling, and relations get names: each concept's first mention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from data.schema import MENTION_TYPE, Document, InputError, Mention, Relation
+
+TYPES = tuple(MENTION_TYPE.values())
+NO_CONCEPT = "-1"
+
+
+def split_ids(field: str) -> tuple[str, ...]:
+    """The concept ids of an id field, `MESH:` and `OMIM:` taken away; a name without a concept has none.
+
+    >>> split_ids("MESH:D002779|D056486"), split_ids("-1"), split_ids("")
+    (('D002779', 'D056486'), (), ())
+    """
+    ids = (part.strip().removeprefix("MESH:").removeprefix("OMIM:") for part in field.split("|"))
+    return tuple(dict.fromkeys(part for part in ids if part not in ("", NO_CONCEPT)))
+
+
+def is_ours(kind: str, where: str) -> bool:
+    """Whether a mention's type is one of ours. Genes and the like are passed over; a misspelt type of ours is refused."""
+    if kind not in TYPES and kind.strip().capitalize() in TYPES:
+        raise InputError(f"{where}: unknown type {kind!r}; write {kind.strip().capitalize()!r}")
+    return kind in TYPES
+
+
+def check_mention(mention: Mention, article: str, where: str) -> Mention:
+    """The mention, where its offsets hold its name. Raises InputError otherwise, and for a name that no answer can hold."""
+    there = article[mention.start : mention.end] if 0 <= mention.start < mention.end <= len(article) else None
+    if there is None:
+        raise InputError(f"{where}: offsets {mention.start}-{mention.end} lie outside the article (0-{len(article)})")
+    if there != mention.text:
+        raise InputError(
+            f"{where}: bad offset: {mention.text!r} is expected at {mention.start}-{mention.end}, the article has {there!r}"
+        )
+    check_name(mention.text, where)
+    return mention
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises InputError for a name that an answer, one name a line and `|` between two, could not give back."""
+    if not name.strip() or "|" in name or len(name.splitlines()) != 1:
+        raise InputError(f"{where}: a name may not be empty, hold '|' or a line break: {name!r}")
+
+
+def name_relations(pairs: Iterable[tuple[str, str, str]], mentions: Sequence[Mention]) -> tuple[Relation, ...]:
+    """Relations from (chemical id, disease id, place in the file), named by each concept's first mention in the article."""
+    first: dict[tuple[str, str], str] = {}
+    for mention in sorted(mentions, key=lambda mention: (mention.start, mention.end)):
+        for concept in mention.ids:
+            first.setdefault((mention.type, concept), mention.text)
+    relations = {}
+    for chemical, disease, where in pairs:
+        for kind, concept in zip(TYPES, (chemical, disease), strict=True):
+            if (kind, concept) not in first:
+                raise InputError(f"{where}: relation of {kind} {concept!r}, an id that no {kind} mention of the document has")
+        names = first[TYPES[0], chemical], first[TYPES[1], disease]
+        relations[chemical, disease] = Relation(*names, chemical, disease)
+    return tuple(relations.values())
+
+
+def check_ids(documents: Sequence[Document], places: Sequence[str]) -> list[Document]:
+    """The documents, where no two share an id. Raises InputError naming both places."""
+    seen: dict[str, str] = {}
+    for document, where in zip(documents, places, strict=True):
+        if document.id in seen:
+            raise InputError(f"{where}: duplicate document id {document.id!r}, first at {seen[document.id]}")
+        seen[document.id] = where
+    return list(documents)
