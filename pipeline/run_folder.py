@@ -1,0 +1,142 @@
+"""The run folder: what a run has done and with what, so that the same command goes on where it stopped.
+
+manifest.json holds the finished stages, versions, git commit, seed, data sha256, device and repository name; config.yaml the
+resolved settings. A stage counts as done only once it is recorded here, after its files have their final names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data.files import write_json
+from data.schema import InputError
+from pipeline.config import Explicit, Settings, apply_settings, flatten, read_settings_file, write_settings
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "bitsandbytes", "datasets", "llguidance", "gguf")
+
+
+class RunFolder:
+    """One run's folder. `manifest` is what manifest.json holds."""
+
+    def __init__(self, path: Path, manifest: dict, settings: Settings):
+        self.path, self.manifest, self.settings = path, manifest, settings
+
+    def stage(self, name: str, work: Callable[[], dict | None]) -> bool:
+        """Do `work` unless it is done; record it with its seconds and whatever facts it returns. Returns whether it ran."""
+        if self.done(name):
+            return False
+        started = time.monotonic()
+        facts = work() or {}
+        seconds = round(time.monotonic() - started, 2)
+        self.manifest["stages"][name] = {"finished": now(), "seconds": seconds} | facts
+        self.save()
+        return True
+
+    def done(self, name: str) -> bool:
+        return name in self.manifest["stages"]
+
+    def record(self, **facts: object) -> None:
+        """Facts of the whole run: device, versions, repository."""
+        self.manifest |= facts
+        self.save()
+
+    def save(self) -> None:
+        write_json(self.path / "manifest.json", self.manifest)
+
+
+def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fresh: bool) -> RunFolder:
+    """A new run folder, or an earlier one to go on with.
+
+    Raises InputError where the folder holds something else, or a run on other data or of other explicit settings.
+    """
+    digest = hash_files(data_files.values())
+    if fresh:
+        remove_run(path)
+    if (path / "manifest.json").exists():
+        run = read_run(path)
+        refuse_other(run, explicit, digest)
+        return run
+    if path.is_file() or (path.exists() and any(path.iterdir())):
+        raise InputError(f"--out {path}: exists and is not a run folder; name another or empty it")
+    settings = apply_settings(explicit)
+    manifest = {
+        "medner": importlib.metadata.version("medner"),
+        "created": now(),
+        "seed": settings.train.seed,
+        "data": {name: str(file) for name, file in data_files.items()},
+        "data_sha256": digest,
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "stages": {},
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(path, manifest, settings)
+    write_settings(settings, path / "config.yaml")
+    run.save()
+    return run
+
+
+def read_run(path: Path) -> RunFolder:
+    """An existing run. Raises InputError where `path` is none."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: not a run folder (no manifest.json); make one with `medner run --out {path}`") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path / 'manifest.json'}:{error.lineno}: broken JSON: {error.msg}") from None
+    return RunFolder(path, manifest, apply_settings(read_settings_file(path / "config.yaml")))
+
+
+def refuse_other(run: RunFolder, explicit: Explicit, digest: str) -> None:
+    cure = "name another --out, or start over with --fresh"
+    if run.manifest["data_sha256"] != digest:
+        raise InputError(f"--out {run.path}: holds a run on other data ({', '.join(run.manifest['data'].values())}); {cure}")
+    saved = flatten(run.settings)
+    for name, value in explicit.items():
+        if value is not None and not name.startswith("data.") and saved[name] != value:
+            raise InputError(f"--out {run.path}: holds a run with {name}={saved[name]}, not {value}; {cure}")
+    if "data.seed" in explicit and saved["data.seed"] != explicit["data.seed"]:
+        raise InputError(f"--out {run.path}: holds a run with data.seed={saved['data.seed']}; {cure}")
+
+
+def remove_run(path: Path) -> None:
+    """Delete an earlier run for --fresh; anything that is not a run is left alone."""
+    if path.exists() and any(path.iterdir()) and not (path / "manifest.json").exists():
+        raise InputError(f"--fresh --out {path}: not a run folder, not deleted; name another")
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with "+" where files were changed; None outside of one."""
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=40"]
+    asked = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return asked.stdout.strip() or None if asked.returncode == 0 else None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
