@@ -12,30 +12,39 @@ from random import Random
 from zlib import crc32
 
 SIDES = ("pretraining", "sample")
-SYLLABLES = (
-    "ba bel bor bri cal cor cra dal den dor dra el fa fen flo fra ga gel gor gri hal hes hul ja jor kal kel kin kra la len "
-    "lor lu mal mel mir mo nar nel nor nu ol or pal pel pra qua ral ren ros sa sel sor sta ta tel tor tri ul va vel vex vor "
-    "vra wel wen xan ya yor za zel zor"
-).split()
-CLOSERS = "b c d f g k l m n p r s t v x z".split()
+SYLLABLES = """
+    ba bel bor bri cal cor cra dal den dor dra el fa fen flo fra ga gel gor gri hal hes hul ja jor kal kel kin kra la len
+    lor lu mal mel mir mo nar nel nor nu ol or pal pel pra qua ral ren ros sa sel sor sta ta tel tor tri ul va vel vex vor
+    vra wel wen xan ya yor za zel zor
+""".split()  # noqa: SIM905
+CLOSERS = "bcdfgklmnprstvxz"
 
 FORMS = {
     "chemical": (
-        "{s}azole", "{s}amine", "{s}olol", "{s}april", "{s}astatin", "{s}omycin", "{s}idone", "{s}oxine", "{s}ane", "{s}ine",
-        "{s}azepam", "{s}icillin", "{s}afil", "{s}urea", "{s}ic acid", "{s}ium chloride", "sodium {s}ate", "{s}amide hydrochloride",
-        "alpha-{s}ine", "N-methyl{s}amine", "5-hydroxy{s}ane", "2,4-di{s}ol", "{s}azole-{n}", "(+)-{s}ine", "{code}-{nnn}", "{s}ex",
+        "{s}azole", "{s}amine", "{s}olol", "{s}april", "{s}astatin", "{s}omycin", "{s}idone", "{s}oxine", "{s}ane",
+        "{s}ine",
+        "{s}azepam", "{s}icillin", "{s}afil", "{s}urea", "{s}ic acid", "{s}ium chloride", "sodium {s}ate",
+        "{s}amide hydrochloride",
+        "alpha-{s}ine", "N-methyl{s}amine", "5-hydroxy{s}ane", "2,4-di{s}ol", "{s}azole-{n}", "(+)-{s}ine",
+        "{code}-{nnn}", "{s}ex",
         "{s}ia", "{s}in",
     ),
     "disease": (
-        "{s}itis", "{s}osis", "{s}opathy", "{s}emia", "{s}algia", "{s}oma", "{s}plegia", "{s}uria", "{s}edema", "{s}asthenia",
+        "{s}itis", "{s}osis", "{s}opathy", "{s}emia", "{s}algia", "{s}oma", "{s}plegia", "{s}uria", "{s}edema",
+        "{s}asthenia",
         "acute {s}itis", "chronic {s}osis", "type {n} {s}emia", "{s}ic neuropathy", "{s}al failure", "{s}al haemorrhage",
-        "{S} syndrome", "{S} disease", "{s} fever", "non-{s}al seizures", "post-{s}al tremor", "hyper{s}emia", "{s}al bleeding",
+        "{S} syndrome", "{S} disease", "{s} fever", "non-{s}al seizures", "post-{s}al tremor", "hyper{s}emia",
+        "{s}al bleeding",
         "{s}algia of the {s}oid", "{s}ia", "{s}ex", "{s}in",
     ),
-    "gene": ("{CODE}{n}", "{CODE}-{nnn}", "{CODE}", "{s}in-{n}", "{s}in receptor", "{s}ase", "{s}ase kinase", "{S}{n}A", "{s}in", "{s}ex"),
-    "species": ("{S}us {s}ensis", "{S}ella {s}ata", "{S}. {s}ii", "{s} mice", "{s}fish", "{S}ium {s}orum", "{s} monkeys", "{s}ia"),
-    "procedure": ("{s}ectomy", "{s}oscopy", "{s}ography", "{s}oplasty", "{S} test", "{s} transplantation", "percutaneous {s}otomy", "{s}ex scan"),
-    "tissue": ("{s}al cortex", "{s}ic duct", "{s} gland", "left {s}oid", "{s}al nerve", "{s}icular membrane", "{s}oid", "{s}ia"),
+    "gene": ("{CODE}{n}", "{CODE}-{nnn}", "{CODE}", "{s}in-{n}", "{s}in receptor", "{s}ase", "{s}ase kinase",
+        "{S}{n}A", "{s}in", "{s}ex"),
+    "species": ("{S}us {s}ensis", "{S}ella {s}ata", "{S}. {s}ii", "{s} mice", "{s}fish", "{S}ium {s}orum",
+        "{s} monkeys", "{s}ia"),
+    "procedure": ("{s}ectomy", "{s}oscopy", "{s}ography", "{s}oplasty", "{S} test", "{s} transplantation",
+        "percutaneous {s}otomy", "{s}ex scan"),
+    "tissue": ("{s}al cortex", "{s}ic duct", "{s} gland", "left {s}oid", "{s}al nerve", "{s}icular membrane",
+        "{s}oid", "{s}ia"),
     "cell": ("{s}ocytes", "{s}oblasts", "{s}ic cells", "{S} cells", "{CODE}-{n} cells", "{s}ophages"),
     "dose": ("{n} mg/kg", "{nn} mg daily", "{n}.{n} ml/h", "{nn} units", "{nnn} micrograms", "{nn} mg twice a day"),
 }
@@ -65,11 +74,12 @@ def _claim(source: Source, candidate) -> str:
 
 
 def _stem(random: Random) -> str:
-    return "".join(random.choices(SYLLABLES, k=random.choice((1, 2, 2)))) + random.choice(SYLLABLES)[:2] + random.choice(CLOSERS)
+    syllables = "".join(random.choices(SYLLABLES, k=random.choice((1, 1, 2))))
+    return syllables + random.choice(CLOSERS) + random.choice("aeiou") + random.choice(CLOSERS)
 
 
 def _code(random: Random) -> str:
-    return "".join(random.choices("ABCDEFGHKLMNPRSTVXZ", k=random.choice((3, 4, 4)))) + random.choice("123456789")
+    return "".join(random.choices("ABCDEFGHKLMNPRSTVXZ", k=random.choice((3, 4, 4))))
 
 
 def new_name(source: Source, kind: str) -> str:
@@ -80,8 +90,7 @@ def new_name(source: Source, kind: str) -> str:
         stem, slot = _claim(source, _stem), "{s}" if "{s}" in form else "{S}"
         form = form.replace(slot, stem if slot == "{s}" else stem.capitalize(), 1)
     if "code}" in form.lower():
-        code = _claim(source, _code)[:-1]
-        values |= {"CODE": code, "code": code}
+        values |= dict.fromkeys(("CODE", "code"), _claim(source, _code))
     return form.format(**values)
 
 

@@ -1,0 +1,210 @@
+"""Pretrain the tiny base model from invented text and write `pipeline/tiny/`: `python -m pipeline.tiny_base`.
+
+A Llama shaped like Llama 3.2 (grouped-query attention, tied embeddings, `llama3` rope scaling, its split regex, special
+tokens and chat), small enough to fine-tune on two cores in minutes. It first meets repeated random tokens, until it copies;
+then conversations from `pipeline.tiny_text`, which teach it to list what is asked for, and never what fine-tuning asks.
+
+Reads nothing but the chat template beside the weights. One seed gives one model on one machine; `--work` keeps checkpoints,
+and a run started again with the same folder goes on from the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn import functional
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from data.prompts import OPENING, SYSTEM
+from pipeline.tiny_text import conversations
+
+PATH = Path(__file__).with_name("tiny")
+SEED, STEPS, DECAY = 7, 6000, 0.25
+COPY_STEPS, COPY_SHARE = 600, 0.1
+LEARNING_RATE, WARM_UP = 2e-3, 150
+TOKENS = 4096  # of a batch
+TEXT_WEIGHT = 0.3  # of the loss on the article and the questions, beside 1 on the answers
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = (
+    "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|start_header_id|>", "<|end_header_id|>",
+    "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+)  # fmt: skip
+VOCABULARY = 1536
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on the pretraining text, with Llama 3's split, special tokens and chat template."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
+    into_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, into_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - len(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    chats = islice(conversations(SEED), 6000)
+    turns = (m["content"] for chat in chats for m in chat[1:])
+    frame = [SYSTEM, OPENING, "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nsystem user assistant"]
+    tokenizer.train_from_iterator([*frame * 100, *turns], trainer)
+    tokenizer.add_special_tokens(list(SPECIAL))
+    begin = SPECIAL[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=begin, eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>",
+        chat_template=(PATH / "chat_template.jinja").read_text(), clean_up_tokenization_spaces=False, model_max_length=4096,
+        model_input_names=["input_ids", "attention_mask"], padding_side="right",
+    )  # fmt: skip
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained model."""
+    ids = tokenizer.convert_tokens_to_ids
+    special = {
+        "bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": [ids("<|end_of_text|>"), ids("<|eom_id|>"), ids("<|eot_id|>")],
+    }  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=64, tie_word_embeddings=True, initializer_range=0.02, rms_norm_eps=1e-5,
+        max_position_embeddings=4096, **special,
+        rope_parameters={
+            "rope_type": "llama3", "rope_theta": 500000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 1024,
+        },
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(**special, do_sample=True, temperature=0.6, top_p=0.9)  # as Llama 3.2's
+    return model
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -> tuple[list[int], list[float]]:
+    """A conversation's tokens, and the weight of each as a target: 1 in the assistant's answers, less elsewhere."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    head = tokenizer("<|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)["input_ids"]
+    weights, answering = [], False
+    for index, token in enumerate(ids):
+        weights.append(1.0 if answering else TEXT_WEIGHT)
+        if token == tokenizer.eos_token_id:
+            answering = False
+        elif ids[index + 1 - len(head) : index + 1] == head:
+            answering = True
+    return ids, weights
+
+
+def copies(random: Random, rows: int) -> list[tuple[list[int], list[float]]]:
+    """Random tokens three times over: only the second and third time can be foreseen, by copying."""
+    period = random.randint(16, 80)
+    sequences = [[random.randrange(VOCABULARY - len(SPECIAL)) for _ in range(period)] * 3 for _ in range(rows)]
+    return [(sequence, [0.0] * period + [1.0] * (2 * period)) for sequence in sequences]
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[tuple[list[int], list[float]]]]:
+    """Endless batches of about TOKENS tokens, each of rows of like length; copying alone first, and now and then later."""
+    random, chats = Random(seed), conversations(seed + 1)
+    for _ in range(COPY_STEPS):
+        yield copies(random, TOKENS // 160)
+    while True:
+        rows = sorted((encode(tokenizer, chat) for chat in islice(chats, 240)), key=lambda row: len(row[0]))
+        pool = []
+        while rows:
+            size = max(1, TOKENS // len(rows[-1][0]))
+            pool.append(rows[-size:])
+            del rows[-size:]
+        pool += [copies(random, TOKENS // 160) for _ in range(round(COPY_SHARE * len(pool)))]
+        random.shuffle(pool)
+        yield from pool
+
+
+def loss_of(model: LlamaForCausalLM, batch: list[tuple[list[int], list[float]]]) -> tuple[torch.Tensor, float]:
+    """The weighted loss, and the plain loss on the targets of weight 1.
+
+    Rows are padded on the right, which causal attention does not see.
+    """
+    width = max(len(ids) for ids, _ in batch)
+    ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in batch])
+    weights = torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights in batch])[:, 1:].flatten()
+    kept = weights > 0
+    hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[kept]
+    losses = functional.cross_entropy(model.lm_head(hidden), ids[:, 1:].flatten()[kept], reduction="none")
+    answers = losses[weights[kept] == 1].mean()
+    text = losses[weights[kept] < 1]
+    return answers + TEXT_WEIGHT * text.mean() if len(text) else answers, answers.item()
+
+
+def rate(step: int, steps: int) -> float:
+    """The learning rate's share at a step: up, level, then down to nothing over the last DECAY of the steps."""
+    return min((step + 1) / WARM_UP, 1.0, (steps - step) / (DECAY * steps))
+
+
+def train(work: Path | None, steps: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The trained model; `work` is where checkpoints are kept and taken up again."""
+    torch.manual_seed(SEED)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    first = restore(work, model, optimizer)
+    start = time.time()
+    for step, batch in enumerate(islice(batches(tokenizer, SEED), first, steps), first):
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate(step, steps)
+        loss, answers = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 50 == 0:
+            print(f"step {step} loss {loss.item():.3f} answers {answers:.4f} {time.time() - start:.0f} s", flush=True)
+        if work and (step + 1) % 250 == 0:
+            state = {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state, work / "checkpoint.part")
+            (work / "checkpoint.part").rename(work / "checkpoint.pt")
+    return model, tokenizer
+
+
+def restore(work: Path | None, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> int:
+    """Take up the checkpoint in `work`, if there is one; the number of steps done."""
+    if not work or not (work / "checkpoint.pt").exists():
+        return 0
+    state = torch.load(work / "checkpoint.pt")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path) -> str:
+    """Write weights in bfloat16, configuration and tokenizer; the weights' sha256."""
+    model.to(torch.bfloat16).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # as Llama 3.2 says, and what every version of transformers knows
+    (path / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    return hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, help="a folder for checkpoints")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--out", type=Path, default=PATH)
+    arguments = parser.parse_args()
+    start = time.time()
+    model, tokenizer = train(arguments.work, arguments.steps)
+    digest = save(model, tokenizer, arguments.out)
+    print(json.dumps({"sha256": digest, "steps": arguments.steps, "seconds": round(time.time() - start)}))
+
+
+if __name__ == "__main__":
+    main()
