@@ -1,11 +1,21 @@
-"""Uncertainty of F1: bootstrap over documents, because rows of one document are not independent."""
+"""Uncertainty of every figure, and whether two systems differ: resampled over documents, whose rows are not independent.
+
+Counts are (tp, fp, fn) per document, [documents, 3]. One set of resamples serves all tasks, so micro and macro figures keep
+the tasks of a document together. Pure numpy: 500 documents x 1,000 resamples take well under a second.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 RESAMPLES = 1000
+SHUFFLES = 10_000
 SEED = 20
+FIGURES = ("precision", "recall", "f1")
+REACH_80 = 1.959964 + 0.841621
+"""Standard errors that a difference must measure to be found at a level of 0.05 in 80 of 100 tests: z(0.975) + z(0.8)."""
 
 
 def resample_weights(documents: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
@@ -13,11 +23,20 @@ def resample_weights(documents: int, resamples: int = RESAMPLES, seed: int = SEE
     return np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=resamples)
 
 
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """0/0 is 0."""
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of (tp, fp, fn) along the last axis."""
+    tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
+    return {"precision": ratio(tp, tp + fp), "recall": ratio(tp, tp + fn), "f1": ratio(2 * tp, 2 * tp + fp + fn)}
+
+
 def f1_of(counts: np.ndarray) -> np.ndarray:
     """F1 of (tp, fp, fn) along the last axis; 0/0 is 0."""
-    tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    whole = 2 * tp + fp + fn
-    return np.divide(2 * tp, whole, out=np.zeros_like(whole), where=whole > 0)
+    return figures_of(counts)["f1"]
 
 
 def interval(values: np.ndarray) -> list[float]:
@@ -29,3 +48,97 @@ def bootstrap_f1(counts: np.ndarray, weights: np.ndarray | None = None) -> list[
     """95 % interval of micro F1 for (tp, fp, fn) per document, [documents, 3]."""
     weights = resample_weights(len(counts)) if weights is None else weights
     return interval(f1_of(weights @ counts))
+
+
+def used_tasks(*systems: Mapping[str, np.ndarray]) -> list[str]:
+    """The tasks that have gold or predictions in any of the systems: those that a macro mean is over."""
+    return [task for task in systems[0] if any(counts[task].any() for counts in systems)] or list(systems[0])
+
+
+def resample_figures(totals: Mapping[str, np.ndarray], tasks: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """By task, "micro" and "macro" (over `tasks`), each figure of each resample; `totals` are [resamples, 3] by task."""
+    by_task = {task: figures_of(total) for task, total in totals.items()}
+    macro = {figure: np.mean([by_task[task][figure] for task in tasks], axis=0) for figure in FIGURES}
+    return by_task | {"micro": figures_of(sum(totals.values())), "macro": macro}
+
+
+def draw(counts: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """(tp, fp, fn) of each resample, [resamples, 3] by task."""
+    weights = weights.astype(float)  # integers would miss the fast matrix product
+    return {task: weights @ own for task, own in counts.items()}
+
+
+def bootstrap_intervals(counts: Mapping[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, dict]:
+    """By task, "micro" and "macro", the 95 % interval of precision, recall and F1."""
+    weights = resample_weights(_documents(counts)) if weights is None else weights
+    resampled = resample_figures(draw(counts, weights), used_tasks(counts))
+    return {name: {figure: interval(values) for figure, values in own.items()} for name, own in resampled.items()}
+
+
+def compare_counts(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], shuffles: int = SHUFFLES) -> dict[str, dict]:
+    """By task, "micro" and "macro": F1 of two systems on the same documents, and what their difference, b - a, is worth.
+
+    {"a", "b", "difference", "ci95", "p_bootstrap", "p_randomisation", "resolvable"}.
+    """
+    tasks, weights = used_tasks(a, b), resample_weights(_documents(a))
+    observed = {name: _f1s({task: c.sum(axis=0) for task, c in counts.items()}, tasks) for name, counts in (("a", a), ("b", b))}
+    resampled_a, resampled_b = (_f1s(draw(counts, weights), tasks) for counts in (a, b))
+    shuffled = randomise(a, b, tasks, shuffles)
+    compared = {}
+    for name in observed["a"]:
+        before, after = (float(observed[system][name]) for system in ("a", "b"))
+        apart = resampled_b[name] - resampled_a[name]
+        compared[name] = {
+            "a": before,
+            "b": after,
+            "difference": after - before,
+            "ci95": interval(apart),
+            "p_bootstrap": p_of_bootstrap(apart),
+            "p_randomisation": p_of_shuffles(after - before, shuffled[name]),
+            "resolvable": REACH_80 * float(apart.std()),
+        }
+    return compared
+
+
+def randomise(
+    a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], tasks: Sequence[str], shuffles: int = SHUFFLES
+) -> dict[str, np.ndarray]:
+    """Differences in F1, [shuffles] by task, when each document's two answers change sides by the toss of a coin.
+
+    Approximate randomisation (Noreen 1989; Yeh 2000): what differences chance alone makes of two equal systems.
+    """
+    swaps = np.random.default_rng(SEED).integers(0, 2, size=(shuffles, _documents(a))).astype(float)
+    moved = {task: swaps @ (b[task] - a[task]) for task in a}
+    ours = _f1s({task: a[task].sum(axis=0) + moved[task] for task in a}, tasks)
+    theirs = _f1s({task: b[task].sum(axis=0) - moved[task] for task in a}, tasks)
+    return {name: theirs[name] - ours[name] for name in ours}
+
+
+def p_of_bootstrap(differences: np.ndarray) -> float:
+    """Two-sided: twice the share of resamples on the rarer side of 0, counting one more so that it is never 0."""
+    rarer = min((differences <= 0).sum(), (differences >= 0).sum())
+    return float(min(1.0, 2 * (rarer + 1) / (len(differences) + 1)))
+
+
+def p_of_shuffles(difference: float, shuffled: np.ndarray) -> float:
+    """Two-sided: how often chance does at least as much, the observed difference counted in."""
+    return float(((np.abs(shuffled) >= abs(difference) - 1e-12).sum() + 1) / (len(shuffled) + 1))
+
+
+def resolvable_differences(counts: Mapping[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, float]:
+    """By task, "micro" and "macro", the smallest difference in F1 that this test set finds in 80 of 100 comparisons.
+
+    Against a system of the same spread scored on other documents (unpaired): 2.8 standard errors of a difference, sqrt(2)
+    times one system's. Two systems on these same documents resolve less, how much less only `compare_counts` can say.
+    """
+    weights = resample_weights(_documents(counts)) if weights is None else weights
+    resampled = _f1s(draw(counts, weights), used_tasks(counts))
+    return {name: REACH_80 * float(np.sqrt(2) * values.std()) for name, values in resampled.items()}
+
+
+def _f1s(totals: Mapping[str, np.ndarray], tasks: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: own["f1"] for name, own in resample_figures(totals, tasks).items()}
+
+
+def _documents(counts: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(counts.values())))
