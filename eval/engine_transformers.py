@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.prompts import SYSTEM
-from data.schema import InputError
+from data.schema import Document, InputError
 from eval.engine_cache import Rows, SavedRow
 from eval.generate import Chat, Engine
 
@@ -62,10 +62,7 @@ def turn_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[tuple[int,
     Raises InputError where the article holds one of the tokenizer's markers, or the template does not keep what it
     rendered before an answer once the answer is there.
     """
-    where = chat.document.id
-    marker = _markers(tokenizer).search(chat.document.article)
-    if marker:
-        raise InputError(f"document {where}: its article holds the tokenizer's marker {marker[0]!r}; take it out")
+    refuse_markers(tokenizer, chat.document)
     messages, read, turns = [{"role": "system", "content": SYSTEM}], "", []
     for prompt in chat.prompts:
         messages.append({"role": "user", "content": prompt})
@@ -78,6 +75,13 @@ def turn_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[tuple[int,
     if tokenizer.bos_token_id is not None and [i for i in turns[0] if i == tokenizer.bos_token_id] != [turns[0][0]]:
         raise InputError("the chat template must write exactly one begin-of-text token, and first")
     return tuple(turns)
+
+
+def refuse_markers(tokenizer: PreTrainedTokenizerBase, document: Document) -> None:
+    """Raises InputError where the article holds the text of one of the tokenizer's special tokens."""
+    marker = _markers(tokenizer).search(document.article)
+    if marker:
+        raise InputError(f"document {document.id}: its article holds the tokenizer's marker {marker[0]!r}; take it out")
 
 
 def _markers(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:

@@ -57,14 +57,17 @@ class Lora:
 
 @dataclass(frozen=True)
 class Train:
-    """After TRL's names. `effective_batch_size` counts examples an optimiser step over all devices; the plan divides it."""
+    """After TRL's names. `effective_batch_size` counts examples an optimiser step over all devices; the plan divides it.
+
+    `warmup_steps` below 1 is a share of all steps. `evaluations` of the validation loss are spread over the training.
+    """
 
     layout: Layout = "conversation"
     num_train_epochs: float = 3.0
     max_steps: int = -1
     learning_rate: float = 2e-4
     lr_scheduler_type: str = "linear"
-    warmup_ratio: float = 0.05
+    warmup_steps: float = 0.05
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     optim: str = "adamw_torch"

@@ -1,0 +1,201 @@
+"""Loading: tokenizer, base model and LoRA adapter, through Unsloth on a CUDA GPU and through transformers + PEFT elsewhere.
+
+Only `load_with_unsloth` and `load_with_transformers` differ; all that trains, generates and exports is shared. Unsloth is
+imported here alone, and before transformers, which it patches.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.files import write_json
+from data.prompts import SYSTEM
+from data.schema import InputError
+from pipeline.config import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TINY = Path(__file__).parent / "tiny"
+DATE = "26 Jul 2024"  # what Llama 3.2's template falls back to; a clock must not change a prompt
+
+
+def model_path(name: str) -> str:
+    """A local path or a Hub id. Raises InputError for a path that holds no model."""
+    if name == "tiny":
+        return str(TINY)
+    path = Path(name).expanduser()
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        if not (path / "config.json").is_file():
+            raise InputError(f"model.name={name}: no config.json there; give a Hub id (owner/name) or a model's folder")
+        return str(path)
+    return name
+
+
+def uses_unsloth() -> bool:
+    """Whether this machine trains through Unsloth: it has a CUDA GPU, and Unsloth is installed."""
+    if importlib.util.find_spec("unsloth") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def prepare_engine(cache: Path | None = None) -> str:
+    """Import Unsloth, before transformers, where this machine uses it; its ping off, its cache beside the run."""
+    if not uses_unsloth():
+        return "transformers"
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    if cache:
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
+    import unsloth  # noqa: F401
+
+    return "unsloth"
+
+
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer with a date that no clock changes and a pad token that is not the end token."""
+    prepare_engine()
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load a tokenizer from {source}: {_first_line(error)}") from None
+    if not tokenizer.chat_template:
+        raise InputError(f"{source}: its tokenizer has no chat template; use an Instruct model")
+    tokenizer.chat_template = pin_date(tokenizer.chat_template)
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = find_pad_token(tokenizer)
+    return tokenizer
+
+
+def pin_date(template: str) -> str:
+    """The chat template with its date written literally, so that every engine that reads it renders the same prompt."""
+    setting = f'{{%- set date_string = "{DATE}" %}}\n'
+    return template if "date_string" not in template or template.startswith(setting) else setting + template
+
+
+def find_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Llama 3's padding token, or a reserved one: padding with the end token would leave it untrained."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    for token in ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "<|endoftext|>", "<|reserved_special_token_0|>"):
+        if token in special and token != tokenizer.eos_token:
+            return token
+    raise InputError("the tokenizer has no token to pad with but its end token, which must stay trained")
+
+
+def load_model(settings: Settings, *, adapter: Path | None = None, trainable: bool = False) -> PreTrainedModel:
+    """The base model; with the adapter at `adapter`; or, `trainable`, with a fresh LoRA."""
+    load = load_with_unsloth if prepare_engine() == "unsloth" else load_with_transformers
+    try:
+        model = load(settings, adapter, trainable)
+    except OSError as error:
+        raise InputError(f"model.name={settings.model.name}: cannot be loaded: {_first_line(error)}") from None
+    model.config.use_cache = True
+    return model
+
+
+def load_with_transformers(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM
+
+    name = model_path(settings.model.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        name,
+        revision=settings.model.revision,
+        dtype=torch_dtype(settings),
+        quantization_config=nf4(settings),
+        device_map={"": 0} if torch.cuda.is_available() else None,
+        attn_implementation="sdpa",
+    )
+    if adapter:
+        return PeftModel.from_pretrained(model, adapter)
+    if not trainable:
+        return model
+    if settings.model.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=bool(settings.train.gradient_checkpointing))
+    lora = settings.lora
+    torch.manual_seed(settings.train.seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            bias=lora.bias,
+            target_modules=list(lora.target_modules),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
+    from unsloth import FastLanguageModel
+
+    model, _ = FastLanguageModel.from_pretrained(
+        model_name=str(adapter or model_path(settings.model.name)),
+        max_seq_length=settings.model.max_length,
+        dtype=torch_dtype(settings),
+        load_in_4bit=settings.model.load_in_4bit,
+        load_in_16bit=not settings.model.load_in_4bit,
+    )
+    if not trainable:
+        FastLanguageModel.for_inference(model)
+        return model
+    lora = settings.lora
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        bias=lora.bias,
+        target_modules=list(lora.target_modules),
+        use_gradient_checkpointing="unsloth" if settings.train.gradient_checkpointing else False,
+        random_state=settings.train.seed,
+        max_seq_length=settings.model.max_length,
+    )
+
+
+def torch_dtype(settings: Settings) -> object:
+    import torch
+
+    return getattr(torch, settings.model.dtype)
+
+
+def nf4(settings: Settings) -> object:
+    """bitsandbytes' 4-bit NormalFloat with double quantisation, or None."""
+    if not settings.model.load_in_4bit:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch_dtype(settings),
+    )
+
+
+def write_medner_json(adapter: Path, settings: Settings, budgets: dict[str, int]) -> None:
+    """What an adapter must be used with: layout, system prompt, date and base model as it was trained."""
+    write_json(
+        adapter / "medner.json",
+        {
+            "layout": settings.train.layout,
+            "system_prompt": SYSTEM,
+            "date": DATE,
+            "base_model": settings.model.name,
+            "max_new_tokens": budgets,
+        },
+    )
+
+
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
