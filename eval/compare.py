@@ -67,7 +67,8 @@ def render_comparison(comparison: dict, names: tuple[str, str] = ("A", "B")) -> 
         differs = max(row["p_bootstrap"], row["p_randomisation"]) < comparison["level"]
         lines.append(
             f"| {task} | {row['a']:.1%} | {row['b']:.1%} | {100 * row['difference']:+.1f} "
-            f"| {100 * low:+.1f} to {100 * high:+.1f} | {row['p_bootstrap']:.3f} | {row['p_randomisation']:.3f} | {100 * row['resolvable']:.1f} "
+            f"| {100 * low:+.1f} to {100 * high:+.1f} | {row['p_bootstrap']:.3f} "
+            f"| {row['p_randomisation']:.3f} | {100 * row['resolvable']:.1f} "
             f"| {'differs' if differs else 'not told apart'} |"
         )
     lines += [

@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of a busy machine than of the code.
+settings.register_profile("medner", deadline=None)
+settings.load_profile("medner")
 
 
 @pytest.fixture(scope="session")
