@@ -127,8 +127,8 @@ def write_pubtator(documents: Iterable[Document], target: str | Path | TextIO) -
 
 def render_document(document: Document) -> str:
     """One document's lines."""
-    if not document.id.strip() or re.search(r"[|\s]", document.id):
-        raise InputError(f"document {document.id!r}: PubTator has no room for an id that is empty or holds '|' or white space")
+    if not document.id.strip(BLANK) or document.id != document.id.strip(BLANK) or re.search(r"[|\t\r\n]", document.id):
+        raise InputError(f"document {document.id!r}: PubTator has no room for an id that is empty, or holds '|' or a tab")
     shift = 0 if document.title else 1
     lines = [f"{document.id}|t|{one_line(document.title or '')}", f"{document.id}|a|{one_line(document.text)}"]
     for mention in document.mentions:

@@ -35,16 +35,16 @@ class Found:
 
 @dataclass
 class Annotations:
-    """What a file says: names, relations as (document, "CID", chemical id, disease id), and a count of what was passed over."""
+    """What a file says: names, relations as (document, "CID", chemical id, disease id), and a count of what was passed over.
+
+    `lines` has the documents in the file's order, each with its first line (0 in BioC).
+    """
 
     found: list[Found] = field(default_factory=list)
     relations: list[tuple[str, str, str, str]] = field(default_factory=list)
     articles: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
     ignored: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def documents(self) -> set[str]:
-        return {*self.articles, *(found.document for found in self.found), *(relation[0] for relation in self.relations)}
 
 
 def read_annotations(path: str | Path) -> Annotations:
@@ -90,6 +90,7 @@ def _read_pubtator(text: str, path: str | Path) -> Annotations:
     for line in parse_lines(text):
         if line.kind == "title":
             read.articles[line.fields[0]] = line.fields[1] + " "
+            read.lines.setdefault(line.fields[0], line.number)
         elif line.kind == "text":
             read.articles[line.fields[0]] = read.articles.get(line.fields[0], "") + line.fields[1]
         else:
@@ -104,6 +105,7 @@ def _read_line(line: Line, read: Annotations) -> bool:
     fields = line.fields
     place = [_integer(part) for part in fields[1:3]]
     if line.kind == "mention" and len(fields) > 4 and None not in place:
+        read.lines.setdefault(fields[0], line.number)
         if fields[4] not in TYPES:
             read.ignored["other_type"] += 1
         else:
@@ -111,6 +113,7 @@ def _read_line(line: Line, read: Annotations) -> bool:
             read.found.append(Found(fields[0], fields[4], *place, fields[3], concepts))
         return True
     if line.kind == "relation" and fields[1] == RELATION and len(fields) > 3:
+        read.lines.setdefault(fields[0], line.number)
         read.relations.append(_relation(fields[0], *fields[2:4]))
         return True
     mention_like = len(fields) > 4 and fields[4] in TYPES
@@ -131,6 +134,7 @@ def _read_bioc(text: str, path: str | Path) -> Annotations:
     for element in documents:
         document = element.findtext("id", "")
         read.articles[document] = _bioc_article(element)
+        read.lines[document] = 0
         for annotation in element.iterfind("passage/annotation"):
             _read_annotation(annotation, document, read)
         for holder in (*element.findall("annotation"), *element.findall("relation")):

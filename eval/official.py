@@ -53,7 +53,9 @@ def score_official(gold_path: str | Path, prediction_path: str | Path) -> dict:
     """
     gold, predicted = read_annotations(gold_path), read_annotations(prediction_path)
     figures: dict = {
-        evaluation: {name: _count(*(keys(side, evaluation, types) for side in (gold, predicted))) for name, types in named.items()}
+        evaluation: {
+            name: _count(keys(gold, evaluation, types), keys(predicted, evaluation, types)) for name, types in named.items()
+        }
         for evaluation, named in EVALUATIONS.items()
     }
     outside = _outside(gold, predicted)
@@ -93,7 +95,7 @@ def _duplicates(annotations: Annotations) -> Counter[str]:
 
 
 def _outside(gold: Annotations, predicted: Annotations) -> Counter[str]:
-    documents, answered = gold.documents, {key[:2] for key in _said(gold)}
+    documents, answered = gold.lines, {key[:2] for key in _said(gold)}
     unknown = [key for key in _said(predicted) if key[0] not in documents]
     without = [key for key in _said(predicted) if key[0] in documents and key[:2] not in answered]
     return Counter(unknown_document=len(unknown), document_without_gold=len(without))
