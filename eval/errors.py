@@ -144,7 +144,7 @@ def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
             return category, near
     if sides.kind == "fp":
         return "spurious", None
-    if is_abbreviation(sides.document.article[slice(*sides.places(name)[0])]):
+    if is_short(name, sides):
         return "abbreviation", None
     return ("truncated" if sides.answer.status == "truncated" else "missed"), None
 
@@ -162,7 +162,13 @@ def likeness(name: str, other: str, sides: Sides) -> str | None:
         return "longer"
     if any(start < stop and begin < end for start, end in sides.places(name) for begin, stop in sides.places(other)):
         return "boundary"
-    return "abbreviation" if abbreviates(name, other) or abbreviates(other, name) else None
+    pairs = ((name, other), (other, name))
+    return "abbreviation" if any(is_short(a, sides) and abbreviates(a, b) for a, b in pairs) else None
+
+
+def is_short(name: str, sides: Sides) -> bool:
+    """Whether the article writes the normalised name as an abbreviation."""
+    return any(is_abbreviation(sides.document.article[start:end]) for start, end in sides.places(name)[:1])
 
 
 def categorise_relation(pair: tuple[str, str], sides: Sides) -> tuple[str, Item | None]:

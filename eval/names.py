@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from data.text import normalise
 
 WORD = re.compile(r"[^\W_]+")
-COORDINATION = re.compile(r"\b(?:and|or|and/or)\b|[,/]")
+COORDINATION = re.compile(r"\b(?:and|or|and/or)\b|, |(?<=[a-z])/(?=[a-z])")
 SPELLINGS = (("ae", "e"), ("oe", "e"), ("our", "or"))
 
 
