@@ -49,6 +49,7 @@ def complete(
     max_new_tokens: int | Mapping[str, int],
     batch_tokens: int,
     grounded: bool = False,
+    listed_sides: bool = False,
     logprobs: bool = False,
     progress: bool | None = None,
 ) -> Path:
@@ -56,12 +57,15 @@ def complete(
 
     `tasks`: those asked of every document; None asks each document's own. `max_new_tokens` includes the end token.
     `batch_tokens`: rows times the positions that a row may need (prompts and answers); a batch that runs out of memory is
-    halved. `grounded` holds every item to the article's own words. `logprobs` adds [text, log-probability] of each token.
+    halved. `grounded` holds every item to the article's own words, and with `listed_sides` relations to the names just
+    listed. `logprobs` adds [text, log-probability] of each token.
     `progress`: None shows it on a terminal only.
     """
     from eval.engine_transformers import transformers_engine
 
-    engine = transformers_engine(model, tokenizer, batch_tokens=batch_tokens, grounded=grounded, logprobs=logprobs)
+    engine = transformers_engine(
+        model, tokenizer, batch_tokens=batch_tokens, grounded=grounded, listed_sides=listed_sides, logprobs=logprobs
+    )
     return write_completions(
         engine, documents, path, layout=layout, tasks=tasks, max_new_tokens=max_new_tokens, progress=progress
     )

@@ -7,10 +7,12 @@ import pytest
 import torch
 from small_llama import small_model, small_tokenizer
 
-from data.prompts import SYSTEM, render_next_prompt, render_prompt
+from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
+from data.text import find_whole_words
 from eval import engine_transformers, generate
 from eval.generate import complete, plan_chats, write_completions
+from eval.turns import turn_ids
 
 LAYOUTS = ("separate", "conversation")
 SENTENCE = "Naloxone reversed the antihypertensive effect of clonidine (5-HT, \u03b1-methyldopa). "
@@ -138,11 +140,11 @@ def test_a_file_of_something_else_is_refused_and_kept(model, tokenizer, document
 def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, tmp_path, monkeypatch, layout, error):
     sizes, answer_batch = [], engine_transformers.answer_batch
 
-    def answer_small_batch(model, batch, *rest):
+    def answer_small_batch(decoding, batch):
         sizes.append(len(batch))
         if len(batch) > 2:
             raise error
-        return answer_batch(model, batch, *rest)
+        return answer_batch(decoding, batch)
 
     settings = {"layout": layout, "max_new_tokens": 6, "batch_tokens": 100_000}
     whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
@@ -174,13 +176,13 @@ def test_a_document_too_long_for_the_model_is_refused_before_any_is_answered(tok
 def test_an_article_that_holds_a_marker_is_refused(tokenizer):
     chat = plan_chats([Document("d1", "a <|eot_id|> b")], layout="separate", max_new_tokens=5)[0]
     with pytest.raises(InputError, match=r"document d1: .*<\|eot_id\|>"):
-        engine_transformers.turn_ids(tokenizer, chat)
+        turn_ids(tokenizer, chat)
 
 
 @pytest.mark.parametrize("answer", ["- a", "-", "- \u03b1-methyldopa | (5-HT) tremor\n- b | c"])
 def test_turn_ids_are_what_the_template_renders_around_answers(tokenizer, documents, answer):
     chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
-    turns = engine_transformers.turn_ids(tokenizer, chat)
+    turns = turn_ids(tokenizer, chat)
     messages = [{"role": "system", "content": SYSTEM}]
     ids, own = [], tokenizer(answer, add_special_tokens=False)["input_ids"]
     for prompt, turn in zip(chat.prompts, turns, strict=True):
@@ -205,7 +207,7 @@ def test_a_template_that_would_not_match_training_is_refused(tokenizer, document
     monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template.replace(*change))
     chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
     with pytest.raises(InputError, match=message):
-        engine_transformers.turn_ids(tokenizer, chat)
+        turn_ids(tokenizer, chat)
 
 
 def test_the_stop_token_is_the_templates_and_never_padding(model, tokenizer, monkeypatch):
@@ -223,7 +225,7 @@ def test_logprobs_are_the_models_and_their_texts_make_the_answer(model, tokenize
     assert all("".join(text for text, _ in row["logprobs"]) == row["completion"] for row in rows.values())
     row = rows["d1", "chemicals"]
     chat = plan_chats(documents[1:], layout=layout, max_new_tokens=5)[0]
-    prompt = engine_transformers.turn_ids(tokenizer, chat)
+    prompt = turn_ids(tokenizer, chat)
     with torch.inference_mode():
         first = model(input_ids=torch.tensor([prompt[0]])).logits[0, -1].log_softmax(-1).max().item()
     assert row["logprobs"][0][1] == pytest.approx(first, abs=1e-4)
@@ -251,3 +253,33 @@ def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp
     complete(model, tokenizer, documents[:1], tmp_path / "c.jsonl", layout="separate", max_new_tokens=2, batch_tokens=100)
     assert model.training
     model.eval()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_grounded_answers_are_verbatim_and_end_whatever_the_batch(model, tokenizer, documents, tmp_path, layout):
+    settings = {"layout": layout, "max_new_tokens": 24, "grounded": True}
+    path = complete(model, tokenizer, documents, tmp_path / "c.jsonl", batch_tokens=100_000, **settings)
+    alone = complete(model, tokenizer, documents, tmp_path / "alone.jsonl", batch_tokens=1, **settings)
+    rows = read_rows(path)
+    assert rows == read_rows(alone)
+    articles = {document.id: document.article for document in documents}
+    for (document, task), row in rows.items():
+        items, malformed = read_answer(row["completion"], task)
+        assert row["finish"] == "stop" and not malformed and len(items) == len(set(items))
+        assert all(is_in(item, articles[document]) for item in items)
+    assert any(len(row["completion"]) > 20 for row in rows.values())
+
+
+def is_in(item, article):
+    return all(find_whole_words(side, article) and side in article for side in ([item] if isinstance(item, str) else item))
+
+
+def test_relations_of_the_names_just_listed(model, tokenizer, documents, tmp_path):
+    path = complete(
+        model, tokenizer, documents, tmp_path / "c.jsonl", layout="conversation",
+        max_new_tokens=24, batch_tokens=100_000, grounded=True, listed_sides=True,
+    )  # fmt: skip
+    rows = read_rows(path)
+    for document in documents:
+        listed = [set(read_answer(rows[document.id, task]["completion"], task)[0]) for task in TASKS]
+        assert all(chemical in listed[0] and disease in listed[1] for chemical, disease in listed[2])
