@@ -179,9 +179,13 @@ def rows(document: Document) -> list[dict[str, str]]:
     return [{"prompt": render_prompt(document.article, task) + "\n", "completion": answers[task]} for task in TASKS]
 
 
+def render_sample() -> str:
+    """The sample file's text."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for document in sample_documents() for row in rows(document))
+
+
 def main() -> None:
-    lines = [json.dumps(row, ensure_ascii=False) for document in sample_documents() for row in rows(document)]
-    PATH.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    PATH.write_text(render_sample(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from data.prompts import OPENING, SYSTEM
 from pipeline.tiny_text import conversations
 
 PATH = Path(__file__).with_name("tiny")
-SEED, STEPS, DECAY = 7, 6000, 0.25
-COPY_STEPS, COPY_SHARE = 600, 0.1
+SEED, STEPS, DECAY = 7, 3200, 0.25
+COPY_STEPS, COPY_SHARE = 120, 0.1
 LEARNING_RATE, WARM_UP = 2e-3, 150
 TOKENS = 4096  # of a batch
 TEXT_WEIGHT = 0.3  # of the loss on the article and the questions, beside 1 on the answers
@@ -41,6 +41,7 @@ SPECIAL = (
     "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
 )  # fmt: skip
 VOCABULARY = 1536
+KEEP_EVERY = 250  # steps between checkpoints
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -87,7 +88,31 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(**special, do_sample=True, temperature=0.6, top_p=0.9)  # as Llama 3.2's
+    look_back(model)
     return model
+
+
+@torch.no_grad()
+def look_back(model: LlamaForCausalLM, frequencies: int = 8) -> None:
+    """Start as a model that copies, roughly; finding out how is what would take longest.
+
+    Embeddings share one direction, which the first layer's queries and keys read as a constant, turned by rope's angle for
+    one step: its first head attends to the token before, its second to the one before that. In the second layer the first
+    head looks for a place that follows the present token's like, and copies the token it finds there.
+    """
+    config, (first, second) = model.config, (layer.self_attn for layer in model.model.layers[:2])
+    size, words = config.head_dim, model.model.embed_tokens.weight
+    common = functional.normalize(torch.randn(config.hidden_size), dim=0)
+    words.copy_(0.8 * functional.normalize(words - torch.outer(words @ common, common), dim=1) + 0.8 * common)
+    angles = model.model.rotary_emb.inv_freq[:frequencies].float()
+    for row, weight, steps in ((0, first.k_proj.weight, 0), (0, first.q_proj.weight, -1), (size, first.q_proj.weight, -2)):
+        weight[row : row + size] = 0
+        weight[row : row + frequencies] = 0.65 * torch.outer(torch.cos(steps * angles), common)
+        weight[row + size // 2 : row + size // 2 + frequencies] = 0.65 * torch.outer(torch.sin(steps * angles), common)
+    read, write, copy = (torch.nn.init.orthogonal_(torch.empty(size, config.hidden_size)) for _ in range(3))
+    first.v_proj.weight[:size], first.o_proj.weight[:, :size] = read, 0.14 * write.T
+    second.q_proj.weight[:size], second.k_proj.weight[:size] = 1.7 * read, 1.7 * write
+    second.v_proj.weight[:size], second.o_proj.weight[:, :size] = copy, 0.4 * copy.T
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -> tuple[list[int], list[float]]:
@@ -167,7 +192,7 @@ def train(work: Path | None, steps: int) -> tuple[LlamaForCausalLM, PreTrainedTo
         optimizer.zero_grad()
         if step % 50 == 0:
             print(f"step {step} loss {loss.item():.3f} answers {answers:.4f} {time.time() - start:.0f} s", flush=True)
-        if work and (step + 1) % 250 == 0:
+        if work and (step + 1) % KEEP_EVERY == 0:
             state = {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state, work / "checkpoint.part")
             (work / "checkpoint.part").rename(work / "checkpoint.pt")

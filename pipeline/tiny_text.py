@@ -113,7 +113,7 @@ def _state(draft: Draft, source: Source, verbs: tuple[str, ...], left: list[Enti
         draft.pairs += [(x, entities[slot]) for x in lefts for slot in ("b", "b2") if f"{{{slot}}}" in template]
 
 
-def _article(source: Source) -> tuple[Draft, str, list[Entity]]:
+def new_article(source: Source) -> tuple[Draft, str, list[Entity]]:
     """An invented abstract, the link it speaks of, and its concepts."""
     random, draft = source.random, Draft()
     link = random.choice(list(LINKS))
@@ -124,7 +124,7 @@ def _article(source: Source) -> tuple[Draft, str, list[Entity]]:
     x = random.choice(named) if named and random.random() < 0.8 else new_entity(source, random.choice(list(PLURAL)))
     y = random.choice([entity for entity in named if entity is not x] or [new_entity(source, random.choice(list(PLURAL)))])
     write_sentence(draft, random.choice(TITLES), {"x": x, "y": y}, source, "\n")
-    sentences = ["state"] * (random.choice((1, 2, 3, 3)) if left and right else 0) + ["other"] * random.choice((1, 2, 3))
+    sentences = ["state"] * (random.choice((2, 3, 4)) if left and right else 0) + ["other"] * random.choice((1, 2, 3))
     sentences += [entity for entity in named if random.random() < (0.3 if left and right else 0.9)]
     random.shuffle(sentences)
     for sentence in sentences:
@@ -156,7 +156,7 @@ def _requests(draft: Draft, link: str, entities: list[Entity]) -> list[Request]:
 
 def new_conversation(random: Random) -> list[dict[str, str]]:
     """One article, with one to three lists asked of it: often two kinds and the pairs between them, as fine-tuning will."""
-    draft, link, entities = _article(Source(random, "pretraining", set()))
+    draft, link, entities = new_article(Source(random, "pretraining", set()))
     requests = _requests(draft, link, entities)
     shape = random.random()
     if shape < 0.6:
