@@ -1,0 +1,37 @@
+# Each target sets itself up in .venv. TORCH_INDEX is where pip looks for a CPU build of torch beside its usual index.
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test lint bench tiny-base clean
+
+demo: .venv/ready
+	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
+
+test: .venv/ready-test
+	$(BIN)/python -m pytest
+
+lint: .venv/ready-test
+	$(BIN)/ruff check .
+
+bench: .venv/ready
+	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.generation
+	$(BIN)/python -m bench.train --tiny
+
+tiny-base: .venv/ready
+	$(BIN)/python -m pipeline.tiny_base
+
+.venv/ready: requirements-cpu.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(INDEX) -r requirements-cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv/ready-test: .venv/ready requirements-test.txt
+	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info
