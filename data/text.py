@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 OPEN, CLOSE = "([{", ")]}"
 QUOTES = "\"'`´“”‘’„«»‹›"
@@ -64,6 +64,20 @@ def is_word_edge(text: str, position: int) -> bool:
     return not (0 < position < len(text) and text[position - 1].isalnum() and text[position].isalnum())
 
 
+def _fold_letters(text: str) -> Iterator[tuple[int, str]]:
+    """(start, folded) of each letter of `text`: a character with the marks that follow and join it ("o\u0308" is "ö")."""
+    start, piece = 0, ""
+    for i, character in enumerate(text):
+        own = fold(character)
+        joins = not character.isascii() and (
+            unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) or fold(text[start : i + 1]) != piece + own
+        )
+        if i and not joins:
+            yield start, piece
+        start, piece = (start, fold(text[start : i + 1])) if joins else (i, own)
+    yield start, piece
+
+
 class FoldedText:
     """A text folded for search, every folded character remembering which original one it came from."""
 
@@ -72,9 +86,9 @@ class FoldedText:
         if text.isascii():
             self.folded, self.origin = text.lower(), range(len(text) + 1)
             return
-        pieces = [fold(character) for character in text]
-        self.folded = "".join(pieces)
-        self.origin = [i for i, piece in enumerate(pieces) for _ in piece] + [len(text)]
+        pieces = list(_fold_letters(text))
+        self.folded = "".join(piece for _, piece in pieces)
+        self.origin = [start for start, piece in pieces for _ in piece] + [len(text)]
 
     def spans(self, name: str) -> list[tuple[int, int]]:
         """Every whole-word occurrence of `name`, in any letter case, as (start, end) of the original text.
@@ -91,6 +105,20 @@ class FoldedText:
                 found.append((start, stop))
             at += 1
         return found
+
+    def runs(self) -> Iterator[str]:
+        """Every run of letters and digits with which a whole word may begin.
+
+        A run of the folded text may hold word edges of the original one: "Aspirin™" folds to "aspirintm".
+        """
+        for run in RUN.finditer(self.folded):
+            inner = [] if self.text.isascii() else [i for i in range(run.start() + 1, run.end()) if self._parts(i)]
+            edges = [run.start(), *inner, run.end()]
+            yield from (self.folded[start:end] for i, start in enumerate(edges) for end in edges[i + 1 :])
+
+    def _parts(self, at: int) -> bool:
+        """Whether a word edge of the text stands before folded character `at`."""
+        return self.origin[at - 1] != self.origin[at] and is_word_edge(self.text, self.origin[at])
 
 
 def find_whole_words(name: str, text: str) -> list[tuple[int, int]]:
@@ -110,7 +138,7 @@ class NameIndex:
     def find(self, text: str) -> list[tuple[int, int, str]]:
         """Occurrences of the names as (start, end, name), longest first, none overlapping, in the order of the text."""
         folded = FoldedText(text)
-        runs = {"", *RUN.findall(folded.folded)}
+        runs = {"", *folded.runs()}
         candidates = [name for run in runs for name in self.by_first_run.get(run, ())]
         taken = bytearray(len(text))
         found = []
