@@ -37,12 +37,23 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
+        if "\\u" in line and not _is_text(row):
+            raise InputError(f"{where}: holds half of a surrogate pair, which is no character; take it out")
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
         rows += 1
         yield where, row
     if not rows:
         raise InputError(f"{path}: the file is empty")
+
+
+def _is_text(value: object) -> bool:
+    """Whether all of a JSON value's characters can be written: an escape may name half of one."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_text(path: str | Path, text: str) -> Path:
