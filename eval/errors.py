@@ -132,16 +132,14 @@ def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
         return lost, None
     if name in sides.other_type:
         return "other_type", None
-    for category in ("variant", "composite"):
-        near = next((other for other in sides.others if likeness(name, other, sides) == category), None)
-        if near:
-            return category, near
-    if not in_text(name, sides):
-        return "not_in_text", None
-    for category in ("shorter", "longer", "boundary", "abbreviation"):
-        near = next((other for other in sides.others if likeness(name, other, sides) == category), None)
-        if near:
-            return category, near
+    near: dict[str | None, Item] = {}
+    for other in sides.others:
+        near.setdefault(likeness(name, other, sides), other)
+    for category in ("variant", "composite", "not_in_text", "shorter", "longer", "boundary", "abbreviation"):
+        if category in near:
+            return category, near[category]
+        if category == "not_in_text" and not in_text(name, sides):
+            return category, None
     if sides.kind == "fp":
         return "spurious", None
     if is_short(name, sides):

@@ -5,6 +5,7 @@ For naming faults only. Scoring compares normalised names and nothing else.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -15,9 +16,10 @@ COORDINATION = re.compile(r"\b(?:and|or|and/or)\b|, |(?<=[a-z])/(?=[a-z])")
 SPELLINGS = (("ae", "e"), ("oe", "e"), ("our", "or"))
 
 
-def words_of(name: str) -> list[str]:
+@functools.lru_cache(1 << 16)
+def words_of(name: str) -> tuple[str, ...]:
     """Runs of letters and digits, in the letter case that scoring compares."""
-    return WORD.findall(normalise(name))
+    return tuple(WORD.findall(normalise(name)))
 
 
 def is_abbreviation(name: str) -> bool:
@@ -45,6 +47,7 @@ def abbreviates(short: str, long: str) -> bool:
     return all(letter in rest for letter in letters)
 
 
+@functools.lru_cache(1 << 16)
 def variant_key(name: str) -> str:
     """What is left of a name without hyphens, spaces, brackets, plural endings and British spellings.
 
@@ -74,7 +77,7 @@ def _singular(word: str) -> str:
 def is_part(part: Sequence[str], whole: Sequence[str]) -> bool:
     """Whether the words of `part` are a shorter, unbroken run of those of `whole`."""
     width = len(part)
-    return 0 < width < len(whole) and any(list(whole[i : i + width]) == list(part) for i in range(len(whole) - width + 1))
+    return 0 < width < len(whole) and any(whole[i : i + width] == part for i in range(len(whole) - width + 1))
 
 
 def is_composite_part(part: str, whole: str) -> bool:
