@@ -62,9 +62,12 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
         remove_run(path)
     if (path / "manifest.json").exists():
         run = read_run(path)
-        refuse_other(run, explicit, digest)
-        return run
-    if path.is_file() or (path.exists() and any(path.iterdir())):
+        other = find_difference(run, explicit, digest)
+        if not other:
+            return run
+        if run.manifest["stages"]:
+            raise InputError(f"--out {path}: holds a run {other}; name another --out, or start over with --fresh")
+    elif path.is_file() or (path.exists() and any(path.iterdir())):
         raise InputError(f"--out {path}: exists and is not a run folder; name another or empty it")
     settings = apply_settings(explicit)
     manifest = {
@@ -86,32 +89,40 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
 
 def read_run(path: Path) -> RunFolder:
     """An existing run. Raises InputError where `path` is none."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: not a run folder (no manifest.json); make one with `medner run --out {path}`") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path / 'manifest.json'}:{error.lineno}: broken JSON: {error.msg}") from None
+    manifest = read_manifest(path)
     return RunFolder(path, manifest, apply_settings(read_settings_file(path / "config.yaml")))
 
 
-def refuse_other(run: RunFolder, explicit: Explicit, digest: str) -> None:
-    cure = "name another --out, or start over with --fresh"
+def read_manifest(path: Path) -> dict:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        manifest = None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path / 'manifest.json'}:{error.lineno}: broken JSON: {error.msg}") from None
+    # other programs write a manifest.json too, and --fresh must not delete theirs
+    if not isinstance(manifest, dict) or not {"stages", "data_sha256"} <= manifest.keys():
+        raise InputError(f"{path}: not a run folder; name another, or make one with `medner run --out FOLDER`")
+    return manifest
+
+
+def find_difference(run: RunFolder, explicit: Explicit, digest: str) -> str | None:
+    """How an earlier run differs from what is asked for now, in words; None where it can be gone on with."""
     if run.manifest["data_sha256"] != digest:
-        raise InputError(f"--out {run.path}: holds a run on other data ({', '.join(run.manifest['data'].values())}); {cure}")
+        return f"on other data ({', '.join(run.manifest['data'].values())})"
     saved = flatten(run.settings)
     for name, value in explicit.items():
-        if value is not None and not name.startswith("data.") and saved[name] != value:
-            raise InputError(f"--out {run.path}: holds a run with {name}={saved[name]}, not {value}; {cure}")
-    if "data.seed" in explicit and saved["data.seed"] != explicit["data.seed"]:
-        raise InputError(f"--out {run.path}: holds a run with data.seed={saved['data.seed']}; {cure}")
+        is_file = name.startswith("data.") and name != "data.seed"  # their content was compared
+        if value is not None and not is_file and saved[name] != value:
+            return f"with {name}={saved[name]}, not {value}"
+    return None
 
 
 def remove_run(path: Path) -> None:
     """Delete an earlier run for --fresh; anything that is not a run is left alone."""
-    if path.exists() and any(path.iterdir()) and not (path / "manifest.json").exists():
-        raise InputError(f"--fresh --out {path}: not a run folder, not deleted; name another")
-    shutil.rmtree(path, ignore_errors=True)
+    if path.is_file() or (path.exists() and any(path.iterdir())):
+        read_manifest(path)
+        shutil.rmtree(path)
 
 
 def hash_files(files: Iterable[Path]) -> str:
