@@ -211,11 +211,13 @@ def _cast_plain(value: object, kind: type, where: str) -> object:
         if kind is bool and isinstance(value, bool):
             return value
         raise InputError(f"{where}: must be {'true or false' if kind is bool else kind.__name__}, got {value!r}")
+    if value is None or isinstance(value, list | dict):
+        raise InputError(f"{where}: must be {kind.__name__}, got {value!r}")
     try:
         if kind is int and float(value) != int(float(value)):
             raise ValueError
         return int(float(value)) if kind is int else kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: must be {kind.__name__}, got {value!r}") from None
 
 
