@@ -5,13 +5,14 @@ The mask is right by construction: every prompt's tokens must be a prefix of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
 from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
-from eval.engine_transformers import end_id, refuse_markers
+from eval.turns import end_id, refuse_markers
+from pipeline.estimate import Lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +68,18 @@ def refuse_long(examples: Sequence[Example], owners: Sequence[str], max_length: 
 def owners_of(documents: Sequence[Document], layout: Layout) -> list[str]:
     """The document id of each example that `encode_documents` gives."""
     return [document.id for document in documents for _ in conversations(document, layout)]
+
+
+def measure_lengths(encoded: Mapping[str, Sequence[Example]], budgets: Mapping[str, int], layout: Layout) -> Lengths:
+    """What the plan needs to know of the data, by split: lengths in tokens, and positions when answering."""
+    lengths = {name: tuple(len(example["input_ids"]) for example in examples) for name, examples in encoded.items()}
+    answers = sum(budgets.values()) if layout == "conversation" else max(budgets.values(), default=0)
+    return Lengths(
+        train=lengths["train"],
+        supervised=tuple(sum(example["completion_mask"]) for example in encoded["train"]),
+        validation=lengths["validation"],
+        answering=tuple(length + answers for length in lengths["test"]),
+    )
 
 
 def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]) -> dict[str, int]:

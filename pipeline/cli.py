@@ -1,0 +1,71 @@
+"""The command line: `medner run | data | train | evaluate | compare | score | export | push | plan`.
+
+Exit codes: 0 done, 1 the work failed, 2 the user's input or settings are wrong. With --json, standard output is one JSON object
+and everything else goes to standard error. Heavy packages are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from data.schema import InputError
+
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parse_arguments(arguments)
+    quiet_libraries(options.debug)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            result, text, code = options.command(options)
+    except InputError as error:
+        return fail(options, 2, str(error))
+    except KeyboardInterrupt:
+        return fail(options, 1, "interrupted; the same command goes on where it stopped")
+    except Exception as error:  # the one place where a failure of the program becomes an exit code
+        return fail(options, 1, f"{type(error).__name__}: {error}")
+    print(json.dumps(result, ensure_ascii=False, indent=2) if options.json else text)
+    return code
+
+
+def quiet_libraries(debug: bool) -> None:
+    """Their bars and hints would bury ours; they read these variables when they are imported. --debug shows them."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not debug:
+        for variable, value in QUIET.items():
+            os.environ.setdefault(variable, value)
+        warnings.simplefilter("ignore")
+
+
+def fail(options: argparse.Namespace, code: int, message: str) -> int:
+    if options.debug:
+        raise
+    print(f"medner {options.name}: {message}", file=sys.stderr)
+    return code
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    from pipeline import commands
+
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="medner", description=commands.ABOUT, formatter_class=layout)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {commands.version()}")
+    commands.add_commands(parser.add_subparsers(dest="name", required=True, metavar="COMMAND"))
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The job, top to bottom: data, plan, the untuned model's score, training, evaluation, export, model card.
+
+Each stage writes its files into the run folder and is recorded there; the same command goes on after the last one recorded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from data.audit import audit_corpora, audit_split, read_split_folder
+from data.corpus import read_corpus
+from data.files import write_json, write_jsonl
+from data.rows import document_rows
+from data.schema import SPLITS, InputError, document_to_json
+from data.split import split_documents
+from pipeline.config import Explicit, Settings, apply_settings, write_settings
+from pipeline.evaluation import evaluate_split
+from pipeline.run_folder import RunFolder, open_run, read_run
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
+
+
+def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str | None = None) -> RunFolder:
+    """Do whatever of the job is not done yet, up to and with the stage `until`."""
+    run = open_run(path, explicit, data_files(apply_settings(explicit), path), fresh)
+    for name, work in STAGES.items():
+        if run.stage(name, lambda work=work: work(run)):
+            print(f"{name}: done in {run.manifest['stages'][name]['seconds']:.1f} s", file=sys.stderr)
+        if name == until:
+            break
+    return run
+
+
+def data_files(settings: Settings, path: Path) -> dict[str, Path]:
+    """The corpus files to read: one that is split here, or one a split. Raises InputError where they are not to be had."""
+    data = settings.data
+    given = {name: getattr(data, name) for name in SPLITS if getattr(data, name)}
+    if given and (data.file or len(given) < len(SPLITS)):
+        raise InputError("a given split needs data.train, data.validation and data.test, and no --data")
+    if not given and not data.file and (path / "manifest.json").exists():
+        given = read_run(path).manifest["data"]
+    if not given and not data.file:
+        raise InputError(f"no data: give --data FILE (the invented sample is {SAMPLE.name} in data/), or a split of your own")
+    files = {name: Path(file) for name, file in (given or {"file": data.file}).items()}
+    for file in files.values():
+        if not file.is_file():
+            raise InputError(f"{file}: {'is a directory, expected a file' if file.is_dir() else 'no such file'}")
+    return files
+
+
+def prepare_data(run: RunFolder) -> dict:
+    """Corpus file -> data/: the split as rows and documents, and the audit."""
+    corpora = {name: read_corpus(file) for name, file in run.manifest["data"].items()}
+    seed = run.settings.data.seed
+    if "file" in corpora:
+        corpus = corpora["file"]
+        split = split_documents(corpus.documents, seed)
+        audit = audit_split(split, rows=corpus.rows, given=False, seed=seed)
+    else:
+        split = {name: list(corpora[name].documents) for name in SPLITS}
+        audit = audit_corpora(corpora, seed)
+    for name, documents in split.items():
+        if not documents:
+            count = audit["documents"]
+            raise InputError(f"{name} would be empty: {count} articles are too few to split 80/10/10; give at least 10")
+        write_jsonl(run.path / "data" / f"{name}.jsonl", document_rows(documents))
+    rows = ({"split": name} | document_to_json(document) for name in SPLITS for document in split[name])
+    write_jsonl(run.path / "data" / "documents.jsonl", rows)
+    write_json(run.path / "data" / "audit.json", audit)
+    if audit["leaks"]["leaking"]:
+        pairs = audit["leaks"]["articles"]
+        print(f"WARNING: the given split leaks: {pairs} pairs of articles; see data/audit.json", file=sys.stderr)
+    return {name: len(documents) for name, documents in split.items()}
+
+
+def plan_run(run: RunFolder) -> dict:
+    """Settle what was left to the device and the data: precision, batch, lengths, answer budgets. Nothing is loaded yet."""
+    from pipeline.architectures import find_architecture
+    from pipeline.examples import answer_budgets, encode_documents, measure_lengths, owners_of, refuse_long
+    from pipeline.hardware import detect_device
+    from pipeline.model import load_tokenizer, model_path
+    from pipeline.plan import make_plan
+
+    settings, split = run.settings, read_split_folder(run.path / "data")
+    layout = settings.train.layout
+    architecture = find_architecture(settings.model.name, settings.model.revision)
+    tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
+    budgets = answer_budgets(tokenizer, split["train"])
+    encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
+    plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, budgets, layout))
+    for name in ("train", "validation"):
+        refuse_long(encoded[name], owners_of(split[name], layout), plan.settings.model.max_length)
+    run.settings = plan.settings
+    write_settings(run.settings, run.path / "config.yaml")
+    run.record(device=plan.device, engine=plan.engine, max_new_tokens=budgets)
+    for warning in plan.warnings:
+        print(f"plan: warning: {warning}", file=sys.stderr)
+    return {"estimate": {"training_bytes": plan.memory.training, "training_seconds": round(plan.seconds.training, 1)}}
+
+
+def evaluate_base(run: RunFolder) -> dict:
+    """The untuned model's score on test, for the adapter's to be compared with."""
+    if not run.settings.eval.base_model:
+        return {"skipped": "eval.base_model=false"}
+    return {"test": evaluate_split(run, "test", None, run.path / "eval" / "test" / "base")}
+
+
+def train_run(run: RunFolder) -> dict:
+    """Split -> adapter/."""
+    from pipeline.examples import encode_documents
+    from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
+    from pipeline.train import train_adapter
+
+    split, settings = read_split_folder(run.path / "data"), run.settings
+    tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
+    train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
+    facts = train_adapter(settings, load_model(settings, trainable=True), tokenizer, train, validation, run.path)
+    write_medner_json(run.path / "adapter", settings, run.manifest["max_new_tokens"])
+    return facts
+
+
+def evaluate_run(run: RunFolder) -> dict:
+    """The adapter's scores and report, on each split that the settings name; validation first, which calibrates test."""
+    adapter, splits = run.path / "adapter", sorted(run.settings.eval.splits, reverse=True)
+    return {name: evaluate_split(run, name, adapter, run.path / "eval" / name) for name in splits}
+
+
+STAGES: Mapping = {
+    "data": prepare_data,
+    "plan": plan_run,
+    "evaluate_base": evaluate_base,
+    "train": train_run,
+    "evaluate": evaluate_run,
+}
