@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import typing
 from pathlib import Path
+
+from pipeline.config import Quant, Settings, apply_settings, resolve_explicit
 
 Outcome = tuple[dict, str, int]
 
@@ -25,6 +28,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     train = add(commands, "train", train_command, "the job up to the adapter, without its evaluation")
     for parser in (run, train):
         add_job_arguments(parser)
+    add_push_arguments(run)
+    run.add_argument("--push", action="store_true", help="publish to the Hub when all is done")
     data = add(commands, "data", None, "look at a corpus, or write it in another format")
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     audit = add(kinds, "audit", audit_command, "duplicates, conflicts, lengths, seen names, leaks; exit code 1 on a leak")
@@ -41,6 +46,40 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     score.add_argument("--official", action="store_true", help="BioCreative V CDR mention, id and relation evaluation")
 
 
+    compare = add(commands, "compare", compare_command, "whether two runs on one test set differ by more than chance")
+    compare.add_argument("run_a", type=Path)
+    compare.add_argument("run_b", type=Path)
+    compare.add_argument("--split", default="test", choices=("validation", "test"))
+    evaluate = add(commands, "evaluate", evaluate_command, "evaluate a run again: grounded, or what it exported, on any engine")
+    add_evaluate_arguments(evaluate)
+    export = add(commands, "export", export_command, "merge a run's adapter, write GGUF files, check that they answer alike")
+    export.add_argument("run", type=Path)
+    export.add_argument("--gguf", nargs="+", default=["q8_0"], choices=typing.get_args(Quant), help="default: q8_0")
+    export.add_argument("--merged", action="store_true", help="keep the merged 16-bit model")
+    push = add(commands, "push", push_command, "publish a run to the Hub, or go on with a push that was cut off")
+    push.add_argument("run", type=Path)
+    add_push_arguments(push)
+    plan = add(commands, "plan", plan_command, "what a GPU would be asked to do: precision, batch, memory and time")
+    add_job_arguments(plan, out=False)
+    plan.add_argument("--gpu", help="t4, l4, a10, a100-40, a100-80, h100, h200 or cpu; default: the device at hand")
+
+
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repo", help="USER/NAME (default: a new Llama-…-medical-ner-DATE of the account that is logged in)")
+    parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
+    parser.add_argument("--force", action="store_true", help="push in spite of a failed parity check or a used repository")
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--split", default="test", choices=("validation", "test"))
+    parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
+    parser.add_argument("--engine", choices=("transformers", "llama.cpp", "openai", "vllm"), default="transformers")
+    parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
+    parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
+    parser.add_argument("--cases", action="store_true", help="five sentences with known answers, pass or fail")
+
+
 def add(commands: argparse._SubParsersAction, name: str, work: object, about: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=about, description=about)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -49,17 +88,24 @@ def add(commands: argparse._SubParsersAction, name: str, work: object, about: st
     return parser
 
 
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+def add_job_arguments(parser: argparse.ArgumentParser, out: bool = True) -> None:
     parser.add_argument("--preset", help="tiny, llama-3.2-3b (default), llama-3.2-1b, t4")
     parser.add_argument("--config", type=Path, help="a YAML file of settings")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="SECTION.KEY=VALUE", dest="assignments")
     parser.add_argument("--data", help="a corpus to split: instruct JSONL, PubTator or BioC XML")
+    if not out:
+        return
     parser.add_argument("--out", type=Path, required=True, help="the run folder; one that is there already is gone on with")
     parser.add_argument("--fresh", action="store_true", help="start over")
 
 
 def run_command(options: argparse.Namespace) -> Outcome:
-    return do_job(options, until=None)
+    result, text, code = do_job(options, until=None)
+    if not options.push:
+        return result, text, code
+    options.run = options.out
+    pushed, address, code = push_command(options)
+    return result | pushed, f"{text}\n{address}", code
 
 
 def train_command(options: argparse.Namespace) -> Outcome:
@@ -67,7 +113,6 @@ def train_command(options: argparse.Namespace) -> Outcome:
 
 
 def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
-    from pipeline.config import resolve_explicit
     from pipeline.run import run_job
     from pipeline.summary import render_run, summarise
 
@@ -122,3 +167,68 @@ def score_command(options: argparse.Namespace) -> Outcome:
             predictions[document.id, task] = Answer(items, "ok" if items else "empty")
     metrics = score_predictions(documents, predictions)
     return metrics, render_metrics(metrics), 0
+
+
+def compare_command(options: argparse.Namespace) -> Outcome:
+    from data.audit import read_split_folder
+    from eval.compare import check_same_test, compare, render_comparison
+    from eval.parse import read_predictions
+    from pipeline.run_folder import read_run
+
+    documents, predictions = [], []
+    for path in (options.run_a, options.run_b):
+        read_run(path)
+        documents.append(read_split_folder(path / "data")[options.split])
+        predictions.append(read_predictions(path / "eval" / options.split / "predictions.jsonl"))
+    check_same_test(*documents)
+    comparison = compare(documents[0], *predictions)
+    return comparison, render_comparison(comparison, (options.run_a.name, options.run_b.name)), 0
+
+
+def export_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.export import export_run
+    from pipeline.run import require_stage
+    from pipeline.run_folder import read_run
+
+    run = read_run(options.run)
+    require_stage(run, "evaluate")
+    facts = export_run(run, options.gguf, options.merged)
+    run.manifest["stages"]["export"] = run.manifest["stages"].get("export", {"seconds": 0}) | facts
+    run.save()
+    lines = [f"{name}: {'passed' if one['passed'] else 'FAILED'}, {one['exact']:.1%} of answers to the letter the adapter's"
+             for name, one in facts["parity"].items()]  # fmt: skip
+    return facts, "\n".join([*lines, f"serve it: {facts['llama_server']}", f"everything is in {run.path / 'export'}"]), 0
+
+
+def push_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.publish import push
+    from pipeline.run_folder import read_run
+
+    publish = read_run(options.run).settings.publish
+    address = push(
+        options.run,
+        options.repo or publish.repo,
+        artifacts=publish.artifacts,
+        private=publish.private and not options.public,
+        force=options.force,
+    )
+    return {"repository": address}, f"pushed to {address}", 0
+
+
+def plan_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.plan_report import plan_to_json, render_plan
+    from pipeline.planning import plan_corpus
+
+    plan = plan_corpus(read_settings(options), options.gpu)
+    return plan_to_json(plan), render_plan(plan), 0
+
+
+def read_settings(options: argparse.Namespace) -> Settings:
+    explicit = resolve_explicit(options.preset, options.config, options.assignments)
+    return apply_settings(explicit | ({"data.file": options.data} if options.data else {}))
+
+
+def evaluate_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.evaluate_again import evaluate_again
+
+    return evaluate_again(options)

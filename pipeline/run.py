@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.audit import audit_corpora, audit_split, read_split_folder
 from data.corpus import read_corpus
-from data.files import write_json, write_jsonl
+from data.files import write_json, write_jsonl, write_text
 from data.rows import document_rows
 from data.schema import SPLITS, InputError, document_to_json
 from data.split import split_documents
@@ -31,6 +31,11 @@ def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str |
         if name == until:
             break
     return run
+
+
+def require_stage(run: RunFolder, name: str) -> None:
+    if not run.done(name):
+        raise InputError(f"{run.path}: has not reached its stage {name!r}; finish it with medner run --out {run.path}")
 
 
 def data_files(settings: Settings, path: Path) -> dict[str, Path]:
@@ -127,10 +132,29 @@ def evaluate_run(run: RunFolder) -> dict:
     return {name: evaluate_split(run, name, adapter, run.path / "eval" / name) for name in splits}
 
 
+def export_stage(run: RunFolder) -> dict:
+    """Adapter -> export/: merged weights, GGUF files, Modelfile and parity.json."""
+    export = run.settings.export
+    if not (export.gguf or export.merge):
+        return {"skipped": "export.gguf and export.merge are not set"}
+    from pipeline.export import export_run
+
+    return export_run(run, export.gguf, export.merge)
+
+
+def card_stage(run: RunFolder) -> None:
+    """README.md, the model card."""
+    from pipeline.card import write_card
+
+    write_text(run.path / "README.md", write_card(run.path))
+
+
 STAGES: Mapping = {
     "data": prepare_data,
     "plan": plan_run,
     "evaluate_base": evaluate_base,
     "train": train_run,
     "evaluate": evaluate_run,
+    "export": export_stage,
+    "card": card_stage,
 }

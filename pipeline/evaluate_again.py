@@ -1,0 +1,147 @@
+"""`medner evaluate RUN`: a run's test articles answered again: grounded, by what was exported, by a server; the five cases;
+or the answers that are there, cut to a wanted precision.
+
+Each variant writes the same files as the run's own evaluation, in a folder of its own: eval/<split>/<variant>/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.audit import read_split_folder
+from data.files import read_jsonl, write_json
+from data.schema import Document, InputError
+from eval.cases import CASES, check_cases, render_cases
+from eval.confidence import (
+    apply_calibration,
+    calibrate,
+    collect_items,
+    keep_confident,
+    score_confidence,
+    score_items,
+)
+from eval.generate import Engine, write_completions
+from eval.parse import parse_completions, write_predictions
+from eval.score import score_predictions
+from pipeline.evaluation import score_completions
+from pipeline.run import require_stage
+from pipeline.run_folder import RunFolder, read_run
+from pipeline.summary import render_metrics
+
+Outcome = tuple[dict, str, int]
+
+
+def evaluate_again(options: argparse.Namespace) -> Outcome:
+    run = read_run(options.run)
+    require_stage(run, "train")
+    if options.min_precision is not None:
+        return cut_to_precision(run, options.split, options.min_precision)
+    if options.cases:
+        rows = ask_cases(run, options)
+        return {"cases": rows}, render_cases(rows), int(not all(row["passed"] for row in rows))
+    documents = read_split_folder(run.path / "data")[options.split]
+    out = run.path / "eval" / options.split / variant_name(options)
+    ask(run, options, documents, out / "completions.jsonl")
+    score_completions(run, options.split, documents, out, title=f"{run.path.name}: {out.relative_to(run.path / 'eval')}")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    return metrics, f"{render_metrics(metrics, str(out))}\n\nreport: {out / 'report.html'}", 0
+
+
+def variant_name(options: argparse.Namespace) -> str:
+    """The variant's folder: "" for the run's own evaluation, "grounded", "llama.cpp-NAME", …"""
+    model = re.sub(r"[^\w.-]+", "-", options.model.rstrip("/").rpartition("/")[2]) if options.model else ""
+    engine = "" if options.engine == "transformers" and not model else options.engine
+    return "-".join(part for part in (engine, model, "grounded" if options.grounded else "") if part)
+
+
+def ask(run: RunFolder, options: argparse.Namespace, documents: Sequence[Document], path: Path) -> None:
+    budgets = run.settings.eval.max_new_tokens or run.manifest["max_new_tokens"]
+    engine = open_engine_for(run, options)
+    write_completions(engine, documents, path, layout=run.settings.train.layout, max_new_tokens=budgets)
+
+
+def open_engine_for(run: RunFolder, options: argparse.Namespace) -> Engine:
+    """The engine that was asked for: by default the run's adapter, loaded as training loads it."""
+    from eval.engine_transformers import transformers_engine
+    from eval.engines import open_engine
+    from pipeline.model import load_model, load_tokenizer
+
+    settings = run.settings
+    grounded = options.grounded or settings.eval.grounded
+    if options.engine == "transformers" and not options.model:
+        adapter = run.path / "adapter"
+        model, tokenizer = load_model(settings, adapter=adapter), load_tokenizer(adapter)
+        return transformers_engine(
+            model, tokenizer, batch_tokens=settings.eval.batch_tokens, grounded=grounded, logprobs=settings.eval.logprobs
+        )
+    if options.engine == "transformers":
+        return open_engine("transformers", options.model, batch_tokens=settings.eval.batch_tokens, grounded=grounded)
+    context = settings.model.max_length + sum(run.manifest["max_new_tokens"].values())
+    wanted = {"openai": {}, "llama.cpp": {"context": context}, "vllm": {"context": context}}[options.engine]
+    return open_engine(options.engine, options.model or default_model(run, options.engine), grounded=grounded, **wanted)
+
+
+def default_model(run: RunFolder, engine: str) -> str:
+    """What the run itself has for an engine: its GGUF for llama.cpp, its adapter for vLLM."""
+    if engine == "vllm":
+        return str(run.path / "adapter")
+    ggufs = sorted((run.path / "export").glob("*.gguf"))
+    if engine != "llama.cpp" or not ggufs:
+        raise InputError(f"--engine {engine}: say which with --model (a GGUF file, or a server's address)")
+    return str(ggufs[0])
+
+
+def ask_cases(run: RunFolder, options: argparse.Namespace) -> list[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "completions.jsonl"
+        ask(run, options, [case.document for case in CASES], path)
+        answers = parse_completions(row for _, row in read_jsonl(path))
+    return check_cases(lambda document, task: answers[document.id, task])
+
+
+def cut_to_precision(run: RunFolder, split: str, min_precision: float) -> Outcome:
+    """Thresholds chosen on validation for a wanted precision, and what they cost in recall on `split`."""
+    if not 0 < min_precision < 1:
+        raise InputError(f"--min-precision {min_precision}: must be between 0 and 1")
+    validation, documents, rows, predictions = read_weighed(run, "validation")[0], *read_weighed(run, split)
+    confidences = score_items(rows)
+    section = score_confidence(validation_items(run), collect_items(documents, predictions, confidences), min_precision)
+    calibrated = apply_calibration(confidences, calibrate(validation_items(run)))
+    kept = keep_confident(predictions, calibrated, {task: one["threshold"] for task, one in section.items()})
+    out = run.path / "eval" / split / f"min-precision-{min_precision:g}"
+    write_predictions(kept, out / "predictions.jsonl")
+    metrics = score_predictions(documents, kept) | {"confidence": section}
+    write_json(out / "metrics.json", metrics)
+    head = f"thresholds from {len(validation)} validation articles for a precision of {min_precision:.0%}, applied to {split}:"
+    lines = [head, ""]
+    lines += [describe_cut(task, one) for task, one in section.items()]
+    return metrics, "\n".join([*lines, "", render_metrics(metrics, f"{split}, what is kept")]), 0
+
+
+def describe_cut(task: str, section: dict) -> str:
+    if section["threshold"] is None:
+        return f"{task:12} no threshold reaches it on validation: nothing is kept"
+    every, kept = section["test"]["all"], section["test"]["kept"]
+    return (
+        f"{task:12} threshold {section['threshold']:.3f}: precision {every['precision']:.1%} -> {kept['precision']:.1%}, "
+        f"recall {every['recall']:.1%} -> {kept['recall']:.1%}"
+    )
+
+
+def read_weighed(run: RunFolder, split: str) -> tuple:
+    """A split's documents, its completions and its predictions. Raises InputError where it was not evaluated with logprobs."""
+    path = run.path / "eval" / split / "completions.jsonl"
+    if not path.exists():
+        raise InputError(f"{path}: missing; confidence needs both splits evaluated (eval.splits=validation,test)")
+    rows = [row for _, row in read_jsonl(path)]
+    return read_split_folder(run.path / "data")[split], rows, parse_completions(rows)
+
+
+def validation_items(run: RunFolder) -> dict:
+    documents, rows, predictions = read_weighed(run, "validation")
+    return collect_items(documents, predictions, score_items(rows))
