@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
 from pipeline.config import Settings
+from pipeline.plan import leaves_fused_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,9 +50,9 @@ def prepare_engine(cache: Path | None = None) -> str:
     """Import Unsloth, before transformers, where this machine uses it; its ping off, its cache beside the run."""
     if not uses_unsloth():
         return "transformers"
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")  # it asks the Hub for a file, to be counted
     if cache:
-        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache))
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache.resolve()))  # read once, on import
     import unsloth  # noqa: F401
 
     return "unsloth"
@@ -110,7 +112,7 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
         revision=settings.model.revision,
         dtype=torch_dtype(settings),
         quantization_config=nf4(settings),
-        device_map={"": 0} if torch.cuda.is_available() else None,
+        device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None,
         attn_implementation="sdpa",
     )
     if adapter:
@@ -135,30 +137,81 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
 
 
 def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
+    """Through Unsloth's patched model and its fused LoRA kernels. Every argument is given: its defaults change."""
     from unsloth import FastLanguageModel
 
-    model, _ = FastLanguageModel.from_pretrained(
-        model_name=str(adapter or model_path(settings.model.name)),
-        max_seq_length=settings.model.max_length,
-        dtype=torch_dtype(settings),
-        load_in_4bit=settings.model.load_in_4bit,
-        load_in_16bit=not settings.model.load_in_4bit,
-    )
-    if not trainable:
+    model, _ = FastLanguageModel.from_pretrained(**unsloth_base_arguments(settings, adapter))
+    if adapter or not trainable:
         FastLanguageModel.for_inference(model)
         return model
+    model = FastLanguageModel.get_peft_model(model, **unsloth_lora_arguments(settings))
+    for warning in find_unfused(model, settings):
+        print(f"WARNING: {warning}", file=sys.stderr)
+    return model
+
+
+def unsloth_base_arguments(settings: Settings, adapter: Path | None) -> dict:
+    """What FastLanguageModel.from_pretrained is given. An adapter's revision is that of its folder: none."""
+    return {
+        "model_name": str(adapter or model_path(settings.model.name)),
+        "revision": None if adapter else settings.model.revision,
+        "max_seq_length": settings.model.max_length,
+        "dtype": torch_dtype(settings),
+        "load_in_4bit": bool(settings.model.load_in_4bit),
+        "load_in_8bit": False,
+        "load_in_16bit": not settings.model.load_in_4bit,
+        "full_finetuning": False,
+        "fast_inference": False,
+        "trust_remote_code": False,
+        "use_gradient_checkpointing": unsloth_checkpointing(settings),
+        "random_state": settings.train.seed,
+        "max_lora_rank": settings.lora.r,
+    }
+
+
+def unsloth_lora_arguments(settings: Settings) -> dict:
+    """What FastLanguageModel.get_peft_model is given beside the model."""
     lora = settings.lora
-    return FastLanguageModel.get_peft_model(
-        model,
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        bias=lora.bias,
-        target_modules=list(lora.target_modules),
-        use_gradient_checkpointing="unsloth" if settings.train.gradient_checkpointing else False,
-        random_state=settings.train.seed,
-        max_seq_length=settings.model.max_length,
-    )
+    return {
+        "r": lora.r,
+        "target_modules": list(lora.target_modules),
+        "lora_alpha": lora.lora_alpha,
+        "lora_dropout": lora.lora_dropout,
+        "bias": lora.bias,
+        "use_gradient_checkpointing": unsloth_checkpointing(settings),
+        "random_state": settings.train.seed,
+        "max_seq_length": settings.model.max_length,
+        "use_rslora": False,
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "loftq_config": {},
+    }
+
+
+def unsloth_checkpointing(settings: Settings) -> str | bool:
+    """ "unsloth" keeps each layer's input in the machine's memory."""
+    return "unsloth" if settings.train.gradient_checkpointing else False
+
+
+def find_unfused(model: PreTrainedModel, settings: Settings) -> list[str]:
+    """Where Unsloth left its fused LoRA kernels: it marks each layer that it gave them, and says nothing of others.
+
+    Attention carries `apply_qkv` and `apply_o`, the feed-forward a `forward` of its own, all named apply_lora_*.
+    """
+    layers = [module for module in model.modules() if hasattr(module, "self_attn") and hasattr(module, "mlp")]
+    fused = 0
+    for layer in layers:
+        kernels = [getattr(layer.self_attn, "apply_qkv", None), getattr(layer.self_attn, "apply_o", None), layer.mlp.forward]
+        fused += all(_function_name(kernel).startswith("apply_lora") for kernel in kernels)
+    if fused == len(layers):
+        return []
+    reason = "; ".join(leaves_fused_path(settings)) or "this model has biases or layers that they do not know"
+    return [f"Unsloth's fused LoRA kernels run in {fused} of {len(layers)} layers, so training is slower: {reason}"]
+
+
+def _function_name(function: object) -> str:
+    inner = getattr(function, "__func__", function)
+    return getattr(getattr(inner, "func", inner), "__name__", "")
 
 
 def torch_dtype(settings: Settings) -> object:
@@ -193,8 +246,6 @@ def write_medner_json(adapter: Path, settings: Settings, budgets: dict[str, int]
             "max_new_tokens": budgets,
         },
     )
-
-
 
 
 def _first_line(error: Exception) -> str:

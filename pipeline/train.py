@@ -9,6 +9,7 @@ from __future__ import annotations
 import netrc
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import Settings
 from pipeline.examples import Example
+from pipeline.head import use_completion_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,11 +35,13 @@ def train_adapter(
     """Train `model`'s adapter and save the best to folder/adapter. Returns losses and counts for the manifest."""
     trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
     done = trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
-    part = folder / "adapter.part"
-    shutil.rmtree(part, ignore_errors=True)
-    trainer.save_model(str(part))
-    tokenizer.save_pretrained(part)
-    part.replace(folder / "adapter")
+    if trainer.is_world_process_zero():  # one writer, however many devices train
+        part = folder / "adapter.part"
+        shutil.rmtree(part, ignore_errors=True)
+        trainer.save_model(str(part))
+        tokenizer.save_pretrained(part)
+        part.replace(folder / "adapter")
+    trainer.accelerator.wait_for_everyone()
     state = trainer.state
     return {
         "steps": state.global_step,
@@ -57,14 +61,22 @@ def make_trainer(
     train: Sequence[Example],
     validation: Sequence[Example],
     folder: Path,
+    completion_head: bool = False,
 ) -> SFTTrainer:
-    """TRL's trainer over rows that are tokenised and masked already; their lengths were checked, so it cuts nothing."""
+    """TRL's trainer over rows that are tokenised and masked already; their lengths were checked, so it cuts nothing.
+
+    `completion_head`: under Unsloth, compute the loss by pipeline.head; elsewhere TRL's own does as much.
+    """
+    import torch
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import SFTTrainer
 
     from pipeline.progress import TrainingBar
 
+    if completion_head and trains_by_unsloth():
+        use_completion_head(model)
+    validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
     trainer = SFTTrainer(
         model=model,
         args=training_arguments(settings, len(train), bool(validation), folder),
@@ -72,6 +84,10 @@ def make_trainer(
         eval_dataset=Dataset.from_list(list(validation)) if validation else None,
         processing_class=tokenizer,
     )
+    if settings.model.dtype == "float16":  # TRL makes a 4-bit model's adapter bfloat16, which fp16's gradient scaler refuses
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar())
     if validation:
@@ -91,7 +107,8 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         output_dir=str(folder / "checkpoints"),
         completion_only_loss=True,  # without it TRL trains on every token of a row that has a mask
         max_length=settings.model.max_length,
-        packing=False,
+        packing=False,  # and padding_free is left alone: None under Unsloth, which then lays a batch's examples end to end
+        loss_type="nll" if trains_by_unsloth() else "chunked_nll",  # TRL's goes around Unsloth's fused loss
         num_train_epochs=train.num_train_epochs,
         max_steps=train.max_steps,
         per_device_train_batch_size=train.per_device_train_batch_size,
@@ -108,7 +125,15 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         fp16=cuda and settings.model.dtype == "float16",
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
-        train_sampling_strategy="group_by_length",
+        dataloader_num_workers=2 if cuda else 0,
+        dataloader_persistent_workers=cuda,
+        dataloader_prefetch_factor=4 if cuda else None,
+        # A step's examples are drawn at random, then split by length over devices and micro-batches: little padding, and
+        # the same steps however many devices there are.
+        train_sampling_strategy="batch_rebalance",
+        ddp_find_unused_parameters=False,
+        torch_empty_cache_steps=None,
+        eval_accumulation_steps=None,
         eval_strategy="steps" if validate else "no",
         eval_steps=every,
         save_strategy="steps",
@@ -132,8 +157,14 @@ def count_steps(settings: Settings, examples: int) -> int:
     train = settings.train
     if train.max_steps > 0:
         return train.max_steps
-    batches = ceil(examples / train.per_device_train_batch_size)
-    return ceil(ceil(batches / train.gradient_accumulation_steps) * train.num_train_epochs)
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    whole = train.per_device_train_batch_size * train.gradient_accumulation_steps * devices
+    return ceil(ceil(examples / whole) * train.num_train_epochs)
+
+
+def trains_by_unsloth() -> bool:
+    """Whether Unsloth was imported, and so patched TRL."""
+    return "unsloth" in sys.modules
 
 
 def last_checkpoint(folder: Path) -> str | None:
