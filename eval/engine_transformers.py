@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy
 import torch
@@ -39,6 +40,31 @@ class Answer:
     ids: list[int]
     logprobs: list[float]
     finish: str = "length"
+
+
+def open_transformers(
+    model: str,
+    *,
+    batch_tokens: int = 16_384,
+    dtype: str = "auto",
+    device: str = "cpu",
+    grounded: bool = False,
+    listed_sides: bool = False,
+    logprobs: bool = False,
+) -> Engine:
+    """The engine over a model's folder or Hub id, or an adapter's folder; `pipeline.model` loads in 4 bits and by Unsloth."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loader = AutoPeftModelForCausalLM if (Path(model) / "adapter_config.json").is_file() else AutoModelForCausalLM
+    return transformers_engine(
+        loader.from_pretrained(model, dtype=dtype).to(device),
+        AutoTokenizer.from_pretrained(model),
+        batch_tokens=batch_tokens,
+        grounded=grounded,
+        listed_sides=listed_sides,
+        logprobs=logprobs,
+    )
 
 
 def transformers_engine(

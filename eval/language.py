@@ -34,8 +34,13 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, stop: int) -> Vocabulary
 
     known = from_tokenizer(tokenizer)
     markers = set(tokenizer.added_tokens_decoder)
+    ordinary = (i for i in range(len(tokenizer)) if i not in markers and not known.is_special_token(i))
+    return build_vocabulary({i: known.decode_bytes([i]) for i in ordinary}, stop)
+
+
+def build_vocabulary(texts: dict[int, bytes], stop: int) -> Vocabulary:
+    """`texts`: the bytes of each token that an answer may hold. Raises InputError where some byte has no token of its own."""
     pieces: dict[bytes, int] = {}
-    texts = {i: known.decode_bytes([i]) for i in range(len(tokenizer)) if i not in markers and not known.is_special_token(i)}
     for token, text in texts.items():
         for end in range(1, len(text)):
             pieces.setdefault(text[:end], -1)

@@ -6,7 +6,7 @@ The ids are what training saw: each turn's are exactly those that the template r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,18 +40,27 @@ def turn_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[tuple[int,
     rendered before an answer once the answer is there.
     """
     refuse_markers(tokenizer, chat.document)
-    messages, read, turns = [{"role": "system", "content": SYSTEM}], "", []
-    for prompt in chat.prompts:
-        messages.append({"role": "user", "content": prompt})
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        if not text.startswith(read):
-            raise InputError("the chat template changes earlier turns when later ones come; conversations cannot be generated")
-        turns.append(tuple(tokenizer(text[len(read) :], add_special_tokens=False)["input_ids"]))
-        read = text + SENTINEL
-        messages.append({"role": "assistant", "content": SENTINEL})
+    texts = turn_texts(
+        lambda messages: tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), chat
+    )
+    turns = tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
     if tokenizer.bos_token_id is not None and [i for i in turns[0] if i == tokenizer.bos_token_id] != [turns[0][0]]:
         raise InputError("the chat template must write exactly one begin-of-text token, and first")
-    return tuple(turns)
+    return turns
+
+
+def turn_texts(render: Callable[[list[dict[str, str]]], str], chat: Chat) -> list[str]:
+    """The chat's turns as `render` writes messages, up to where the next answer goes; each begins where the last one ended."""
+    messages, read, texts = [{"role": "system", "content": SYSTEM}], "", []
+    for prompt in chat.prompts:
+        messages.append({"role": "user", "content": prompt})
+        text = render(messages)
+        if not text.startswith(read):
+            raise InputError("the chat template changes earlier turns when later ones come; conversations cannot be generated")
+        texts.append(text[len(read) :])
+        read = text + SENTINEL
+        messages.append({"role": "assistant", "content": SENTINEL})
+    return texts
 
 
 def refuse_markers(tokenizer: PreTrainedTokenizerBase, document: Document) -> None:

@@ -13,7 +13,7 @@ from data.schema import TASKS, Document, InputError
 from data.text import CLOSE, OPEN, is_word_edge
 from eval.generate import Chat
 from eval.grounding import grounding
-from eval.language import Vocabulary, read_vocabulary
+from eval.language import build_vocabulary, read_vocabulary
 from eval.spans import article_spans
 
 BREAKS = "|\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -63,12 +63,7 @@ def with_pieces(vocabulary, *pieces):
     texts = dict(vocabulary.texts)
     for number, piece in enumerate(pieces):
         texts[10_000 + number] = piece
-    known = dict(vocabulary.pieces)
-    for token, text in texts.items():
-        for end in range(1, len(text)):
-            known.setdefault(text[:end], -1)
-        known[text] = token
-    return Vocabulary(known, texts, vocabulary.stop)
+    return build_vocabulary(texts, vocabulary.stop)
 
 
 CROSSING = (
