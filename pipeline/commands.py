@@ -100,6 +100,14 @@ def add_job_arguments(parser: argparse.ArgumentParser, out: bool = True) -> None
 
 
 def run_command(options: argparse.Namespace) -> Outcome:
+    if options.push:  # hours before it is needed, a missing token costs nothing
+        from pipeline.hub import log_in
+        from pipeline.publish import check_name
+
+        settings = read_settings(options)
+        log_in()
+        if options.repo or settings.publish.repo:
+            check_name(options.repo or settings.publish.repo, settings.model.name)
     result, text, code = do_job(options, until=None)
     if not options.push:
         return result, text, code
@@ -208,11 +216,17 @@ def push_command(options: argparse.Namespace) -> Outcome:
     address = push(
         options.run,
         options.repo or publish.repo,
-        artifacts=publish.artifacts,
+        artifacts=publish.artifacts or exported_artifacts(options.run),
         private=publish.private and not options.public,
         force=options.force,
     )
     return {"repository": address}, f"pushed to {address}", 0
+
+
+def exported_artifacts(run: Path) -> list[str]:
+    """The adapter, and what the run exported."""
+    artifacts = {"merged": (run / "export" / "merged").exists(), "gguf": any((run / "export").glob("*.gguf"))}
+    return ["adapter", *(name for name, there in artifacts.items() if there)]
 
 
 def plan_command(options: argparse.Namespace) -> Outcome:

@@ -101,9 +101,11 @@ class Export:
 
 @dataclass(frozen=True)
 class Publish:
+    """`artifacts`: none named means the adapter and whatever was exported."""
+
     repo: str | None = None
     private: bool = True
-    artifacts: tuple[typing.Literal["adapter", "merged", "gguf"], ...] = ("adapter", "gguf")
+    artifacts: tuple[typing.Literal["adapter", "merged", "gguf", "checkpoints"], ...] = ()
 
 
 @dataclass(frozen=True)
