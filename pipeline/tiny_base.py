@@ -25,14 +25,14 @@ from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from data.prompts import OPENING, SYSTEM
-from pipeline.tiny_text import conversations
+from pipeline.tiny_text import conversations, exercises
 
 PATH = Path(__file__).with_name("tiny")
-SEED, STEPS, DECAY = 7, 3200, 0.25
-COPY_STEPS, COPY_SHARE = 120, 0.1
+SEED, STEPS, DECAY = 7, 2750, 0.25
+COPY_STEPS, EXERCISE_STEPS, COPY_SHARE = 120, 640, 0.04
 LEARNING_RATE, WARM_UP = 2e-3, 150
-TOKENS = 4096  # of a batch
-TEXT_WEIGHT = 0.3  # of the loss on the article and the questions, beside 1 on the answers
+TOKENS = 2560  # of a batch
+TEXT_WEIGHT, FIRST_WEIGHT = 0.1, 3.0  # of the loss on articles and questions, on the starts of names; 1 on the rest of answers
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -41,6 +41,7 @@ SPECIAL = (
     "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
 )  # fmt: skip
 VOCABULARY = 1536
+Row = tuple[list[int], list[float]]  # tokens, and each one's weight as a target
 KEEP_EVERY = 250  # steps between checkpoints
 
 
@@ -57,7 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     chats = islice(conversations(SEED), 6000)
     turns = (m["content"] for chat in chats for m in chat[1:])
     frame = [SYSTEM, OPENING, "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nsystem user assistant"]
-    tokenizer.train_from_iterator([*frame * 100, *turns], trainer)
+    tokenizer.train_from_iterator([*frame * 3000, *turns], trainer)
     tokenizer.add_special_tokens(list(SPECIAL))
     begin = SPECIAL[0]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -88,41 +89,64 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(**special, do_sample=True, temperature=0.6, top_p=0.9)  # as Llama 3.2's
-    look_back(model)
+    look_back(model, torch.tensor([token.startswith("Ġ") for token in tokenizer.convert_ids_to_tokens(range(VOCABULARY))]))
     return model
 
 
 @torch.no_grad()
-def look_back(model: LlamaForCausalLM, frequencies: int = 8) -> None:
+def look_back(model: LlamaForCausalLM, begins_word: torch.Tensor, frequencies: int = 8) -> None:
     """Start as a model that copies, roughly; finding out how is what would take longest.
 
     Embeddings share one direction, which the first layer's queries and keys read as a constant, turned by rope's angle for
     one step: its first head attends to the token before, its second to the one before that. In the second layer the first
-    head looks for a place that follows the present token's like, and copies the token it finds there.
+    head looks for a place that follows the present token's like, and copies the token it finds there; the third looks for
+    the start of the present word, so that a name's ending, which tells its kind, knows how the name begins.
     """
     config, (first, second) = model.config, (layer.self_attn for layer in model.model.layers[:2])
     size, words = config.head_dim, model.model.embed_tokens.weight
-    common = functional.normalize(torch.randn(config.hidden_size), dim=0)
-    words.copy_(0.8 * functional.normalize(words - torch.outer(words @ common, common), dim=1) + 0.8 * common)
+    common, start = torch.linalg.qr(torch.randn(config.hidden_size, 2))[0].T
+    for direction in (common, start):
+        words.sub_(torch.outer(words @ direction, direction))
+    words.copy_(0.8 * functional.normalize(words, dim=1) + 0.8 * common + 0.6 * torch.outer(begins_word.float(), start))
     angles = model.model.rotary_emb.inv_freq[:frequencies].float()
     for row, weight, steps in ((0, first.k_proj.weight, 0), (0, first.q_proj.weight, -1), (size, first.q_proj.weight, -2)):
         weight[row : row + size] = 0
         weight[row : row + frequencies] = 0.65 * torch.outer(torch.cos(steps * angles), common)
         weight[row + size // 2 : row + size // 2 + frequencies] = 0.65 * torch.outer(torch.sin(steps * angles), common)
-    read, write, copy = (torch.nn.init.orthogonal_(torch.empty(size, config.hidden_size)) for _ in range(3))
+    read, write, copy, carry = (torch.nn.init.orthogonal_(torch.empty(size, config.hidden_size)) for _ in range(4))
+    for matrix in (read, write, copy, carry):
+        matrix.sub_(matrix @ common[:, None] * common + matrix @ start[:, None] * start)
+    first.o_proj.weight.mul_(0.2)
     first.v_proj.weight[:size], first.o_proj.weight[:, :size] = read, 0.14 * write.T
     second.q_proj.weight[:size], second.k_proj.weight[:size] = 1.7 * read, 1.7 * write
     second.v_proj.weight[:size], second.o_proj.weight[:, :size] = copy, 0.4 * copy.T
+    third, slow = slice(2 * size, 3 * size), slice(size + 3, size + 7)  # the second group's keys, at rope angles of a few words
+    second.k_proj.weight[size:], second.q_proj.weight[third] = 0, 0
+    second.k_proj.weight[slow], second.q_proj.weight[third.start + 3 : third.start + 7] = 1.0 * start, 1.0 * common
+    second.v_proj.weight[size:], second.o_proj.weight[:, third] = carry, 0.3 * carry.T
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -> tuple[list[int], list[float]]:
-    """A conversation's tokens, and the weight of each as a target: 1 in the assistant's answers, less elsewhere."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
+def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -> Row:
+    """A conversation's tokens, and the weight of each as a target."""
+    return encode_text(tokenizer, tokenizer.apply_chat_template(messages, tokenize=False))
+
+
+def encode_exercise(tokenizer: PreTrainedTokenizerFast, exercise: list[tuple[str, str]]) -> Row:
+    """The same of an exercise: turns as in a conversation, without the system's."""
+    user, assistant = (f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in ("user", "assistant"))
+    turns = "".join(f"{user}{question}<|eot_id|>{assistant}{answer}<|eot_id|>" for question, answer in exercise)
+    return encode_text(tokenizer, tokenizer.bos_token + turns)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> Row:
+    """Weights are 1 in the assistant's answers, more where a name begins there (the choice is what is hard), less elsewhere."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     head = tokenizer("<|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)["input_ids"]
+    before_name = set(tokenizer.convert_tokens_to_ids(["-", "Ġ|"]))
     weights, answering = [], False
     for index, token in enumerate(ids):
-        weights.append(1.0 if answering else TEXT_WEIGHT)
+        begins = index and ids[index - 1] in before_name
+        weights.append((FIRST_WEIGHT if begins else 1.0) if answering else TEXT_WEIGHT)
         if token == tokenizer.eos_token_id:
             answering = False
         elif ids[index + 1 - len(head) : index + 1] == head:
@@ -130,20 +154,27 @@ def encode(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -
     return ids, weights
 
 
-def copies(random: Random, rows: int) -> list[tuple[list[int], list[float]]]:
+def copies(random: Random, rows: int) -> list[Row]:
     """Random tokens three times over: only the second and third time can be foreseen, by copying."""
     period = random.randint(16, 80)
     sequences = [[random.randrange(VOCABULARY - len(SPECIAL)) for _ in range(period)] * 3 for _ in range(rows)]
     return [(sequence, [0.0] * period + [1.0] * (2 * period)) for sequence in sequences]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[tuple[list[int], list[float]]]]:
-    """Endless batches of about TOKENS tokens, each of rows of like length; copying alone first, and now and then later."""
-    random, chats = Random(seed), conversations(seed + 1)
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[Row]]:
+    """Endless batches of about TOKENS tokens, each of rows of like length: copying alone, exercises, then conversations.
+
+    A few batches of what came before are kept later.
+    """
+    random, chats, snippets, done = Random(seed), conversations(seed + 1), exercises(seed + 2), COPY_STEPS
     for _ in range(COPY_STEPS):
         yield copies(random, TOKENS // 160)
     while True:
-        rows = sorted((encode(tokenizer, chat) for chat in islice(chats, 240)), key=lambda row: len(row[0]))
+        easy = 1.0 if done < COPY_STEPS + EXERCISE_STEPS else 0.3
+        count = round(240 * (1 - easy))
+        rows = [encode(tokenizer, chat) for chat in islice(chats, count)]
+        rows += [encode_exercise(tokenizer, exercise) for exercise in islice(snippets, round(600 * easy))]
+        rows.sort(key=lambda row: len(row[0]))
         pool = []
         while rows:
             size = max(1, TOKENS // len(rows[-1][0]))
@@ -151,11 +182,12 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[tupl
             del rows[-size:]
         pool += [copies(random, TOKENS // 160) for _ in range(round(COPY_SHARE * len(pool)))]
         random.shuffle(pool)
+        done += len(pool)
         yield from pool
 
 
-def loss_of(model: LlamaForCausalLM, batch: list[tuple[list[int], list[float]]]) -> tuple[torch.Tensor, float]:
-    """The weighted loss, and the plain loss on the targets of weight 1.
+def loss_of(model: LlamaForCausalLM, batch: list[Row]) -> tuple[torch.Tensor, float]:
+    """The weighted loss, and the plain loss on the answers.
 
     Rows are padded on the right, which causal attention does not see.
     """
@@ -165,9 +197,12 @@ def loss_of(model: LlamaForCausalLM, batch: list[tuple[list[int], list[float]]])
     kept = weights > 0
     hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)[kept]
     losses = functional.cross_entropy(model.lm_head(hidden), ids[:, 1:].flatten()[kept], reduction="none")
-    answers = losses[weights[kept] == 1].mean()
-    text = losses[weights[kept] < 1]
-    return answers + TEXT_WEIGHT * text.mean() if len(text) else answers, answers.item()
+    weights = weights[kept]
+    answers, text = weights >= 1, weights < 1
+    loss = (losses * weights)[answers].sum() / weights[answers].sum()
+    if text.any():
+        loss = loss + TEXT_WEIGHT * losses[text].mean()
+    return loss, losses[answers].mean().item()
 
 
 def rate(step: int, steps: int) -> float:
@@ -219,6 +254,30 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path
     return hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
 
 
+def write_card(path: Path, digest: str, steps: int, minutes: float) -> None:
+    """The model card: what the model is, and what it was made from."""
+    (path / "README.md").write_text(
+        f"""---
+license: apache-2.0
+library_name: transformers
+tags: [llama, tiny]
+---
+# Tiny base model
+
+A Llama of 2.8 million parameters, shaped like Llama 3.2 Instruct (grouped-query attention, tied embeddings, `llama3` rope
+scaling, its split, special tokens and chat), for trying, testing and changing this project on a CPU. It is of no other use.
+
+- **Data**: text invented by `pipeline/tiny_text.py`. It lists genes, species, procedures, tissues, cells, doses, long forms
+  and pairs joined by a verb; it was never asked for chemicals, diseases or their relations, and shares no name with the sample.
+- **Start**: two heads that look back and one that copies, set by hand (`look_back`); all else random.
+- **Training**: {steps} steps of about {TOKENS} tokens, seed {SEED}, learning rate {LEARNING_RATE:g}, {minutes:.0f} minutes
+  on two cores.
+- **Made by**: `python -m pipeline.tiny_base`
+- **sha256** of `model.safetensors`: `{digest}`
+"""
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, help="a folder for checkpoints")
@@ -228,6 +287,7 @@ def main() -> None:
     start = time.time()
     model, tokenizer = train(arguments.work, arguments.steps)
     digest = save(model, tokenizer, arguments.out)
+    write_card(arguments.out, digest, arguments.steps, (time.time() - start) / 60)
     print(json.dumps({"sha256": digest, "steps": arguments.steps, "seconds": round(time.time() - start)}))
 
 

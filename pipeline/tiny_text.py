@@ -60,15 +60,19 @@ OTHERWISE = (
     "the [benefit/role] of {a} in {b} was [reviewed/assessed] over {nn} weeks", "{a} protected {b}",
 )
 ALONE = {
-    "gene": ("{x} was [measured/sequenced] in {n} centres", "[mutations/variants] of {x} are [rare/common]",
+    "gene": ("[the gene/variants of/expression of] {x} [fell/was seen]",
+        "{x} was [measured/sequenced] in {n} centres", "[mutations/variants] of {x} are [rare/common]",
         "activity of {x} [rose/fell]"),
-    "species": ("{x} were [kept/housed/bred] in groups of {n}", "[blood/urine] of {x} was [tested/pooled]",
+    "species": ("[the host/samples from/groups of] {x} [were tested/followed]",
+        "{x} were [kept/housed/bred] in groups of {n}", "[blood/urine] of {x} was [tested/pooled]",
         "all {x} were female"),
-    "procedure": ("{x} was [normal/repeated/unremarkable] at week {n}", "{x} was done [by hand/at night]",
+    "procedure": ("[patients underwent/results of/after] {x} [and rest/were good]",
+        "{x} was [normal/repeated/unremarkable] at week {n}", "{x} was done [by hand/at night]",
         "[results/risk] of {x} varied"),
     "tissue": ("the {x} was [weighed/removed/examined]", "[pressure/flow] in the {x} [doubled/did not change]",
         "{x} [was/is] [large/small]"),
-    "cell": ("{x} were [counted/cultured] for {nn} hours", "[most/few] {x} were [dead/alive]",
+    "cell": ("[cultures of/counts of/lines of] {x} [grew/were kept]", "{x} were [counted/cultured] for {nn} hours",
+        "[most/few] {x} were [dead/alive]",
         "the [number/size] of {x} [fell/doubled]"),
     "dose": ("{x} was [given/infused] [by mouth/overnight]", "patients [received/were given] {x}",
         "at {x} [nothing/little] changed"),
@@ -113,13 +117,28 @@ def _state(draft: Draft, source: Source, verbs: tuple[str, ...], left: list[Enti
         draft.pairs += [(x, entities[slot]) for x in lefts for slot in ("b", "b2") if f"{{{slot}}}" in template]
 
 
+def new_snippet(source: Source) -> tuple[Draft, str, list[Entity]]:
+    """A sentence or three without a title, the link they speak of, and their concepts: easy reading to begin with."""
+    random, draft = source.random, Draft()
+    link = random.choice(list(LINKS))
+    left_kind, right_kind, verbs = LINKS[link]
+    left = [new_entity(source, left_kind, 0.1) for _ in range(random.choice((1, 1, 2)))]
+    right = [new_entity(source, right_kind, 0.1) for _ in range(random.choice((1, 1, 2)))]
+    if random.random() < 0.5:
+        _state(draft, source, verbs, left, right)
+    for entity in random.sample(left + right, 2):
+        write_sentence(draft, random.choice(ALONE[entity.kind]), {"x": entity}, source)
+    draft.text = draft.text.rstrip()
+    return draft, link, left + right
+
+
 def new_article(source: Source) -> tuple[Draft, str, list[Entity]]:
     """An invented abstract, the link it speaks of, and its concepts."""
     random, draft = source.random, Draft()
     link = random.choice(list(LINKS))
     left_kind, right_kind, verbs = LINKS[link]
-    left = [new_entity(source, left_kind) for _ in range(random.choice((0, 1, 2, 2, 3)))]
-    right = [new_entity(source, right_kind) for _ in range(random.choice((0, 1, 2, 2, 3)))]
+    left = [new_entity(source, left_kind) for _ in range(random.choice((0, 1, 2, 2, 2, 3, 3)))]
+    right = [new_entity(source, right_kind) for _ in range(random.choice((0, 1, 2, 2, 2, 3, 3)))]
     named = left + right
     x = random.choice(named) if named and random.random() < 0.8 else new_entity(source, random.choice(list(PLURAL)))
     y = random.choice([entity for entity in named if entity is not x] or [new_entity(source, random.choice(list(PLURAL)))])
@@ -171,6 +190,23 @@ def new_conversation(random: Random) -> list[dict[str, str]]:
         messages.append({"role": "user", "content": prompt})
         messages.append({"role": "assistant", "content": render_answer(list(dict.fromkeys(items)))})
     return messages
+
+
+def new_exercise(random: Random) -> list[tuple[str, str]]:
+    """A snippet with two or three lists asked of it and little else said, as (question, answer) pairs."""
+    draft, link, entities = new_snippet(Source(random, "pretraining", set()))
+    requests = _requests(draft, link, entities)
+    asked = random.sample(requests[:3], 2) + random.sample(requests[4:], 1) * (random.random() < 0.2)
+    questions = [f"List of extracted {called}:" for _, called, _ in asked]
+    answers = [render_answer(list(dict.fromkeys(items))) for *_, items in asked]
+    return list(zip([f"{draft.text}\n\n{questions[0]}", *questions[1:]], answers, strict=True))
+
+
+def exercises(seed: int) -> Iterator[list[tuple[str, str]]]:
+    """Endless exercises, the same for the same seed."""
+    random = Random(seed)
+    while True:
+        yield new_exercise(random)
 
 
 def conversations(seed: int) -> Iterator[list[dict[str, str]]]:

@@ -121,7 +121,7 @@ def test_pretraining_and_sample_share_no_stem_and_no_name():
 
 
 def test_the_shipped_sample_keeps_to_its_side():
-    stem = re.compile("|".join(re.escape(form).replace(r"\{s\}", "([a-z]+)") for form in ("{s}itis", "{s}azole", "{s}osis")))
+    stem = re.compile("|".join(re.escape(form).replace(r"\{s\}", "([a-z]+)") for form in ("{s}plegia", "{s}azole", "{s}asthenia")))
     for document in DOCUMENTS:
         for mention in document.mentions:
             if found := stem.fullmatch(fold(mention.text)):
