@@ -5,6 +5,7 @@ Each stage writes its files into the run folder and is recorded there; the same 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,11 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
 def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str | None = None) -> RunFolder:
     """Do whatever of the job is not done yet, up to and with the stage `until`."""
-    run = open_run(path, explicit, data_files(apply_settings(explicit), path), fresh)
+    from pipeline.model import model_path
+
+    settings = apply_settings(explicit)
+    model_path(settings.model.name)  # before --fresh deletes a run for one that cannot be
+    run = open_run(path, explicit, data_files(settings, path), fresh)
     for name, work in STAGES.items():
         if run.stage(name, lambda work=work: work(run)):
             print(f"{name}: done in {run.manifest['stages'][name]['seconds']:.1f} s", file=sys.stderr)
@@ -116,20 +121,30 @@ def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
     from pipeline.examples import encode_documents
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
+    from pipeline.tracking import ValidationF1, start_tracking
     from pipeline.train import train_adapter
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
-    facts = train_adapter(settings, load_model(settings, trainable=True), tokenizer, train, validation, run.path)
-    write_medner_json(run.path / "adapter", settings, run.manifest["max_new_tokens"])
+    budgets = run.manifest["max_new_tokens"]
+    callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if start_tracking(run) else []
+    model = load_model(settings, trainable=True)
+    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks)
+    write_medner_json(run.path / "adapter", settings, budgets)
     return facts
 
 
 def evaluate_run(run: RunFolder) -> dict:
     """The adapter's scores and report, on each split that the settings name; validation first, which calibrates test."""
     adapter, splits = run.path / "adapter", sorted(run.settings.eval.splits, reverse=True)
-    return {name: evaluate_split(run, name, adapter, run.path / "eval" / name) for name in splits}
+    scores = {name: evaluate_split(run, name, adapter, run.path / "eval" / name) for name in splits}
+    if "wandb" in run.manifest and "test" in scores:
+        from pipeline.tracking import log_evaluation, start_tracking
+
+        start_tracking(run)
+        log_evaluation(run, json.loads((run.path / "eval" / "test" / "metrics.json").read_text(encoding="utf-8")))
+    return scores
 
 
 def export_stage(run: RunFolder) -> dict:

@@ -6,7 +6,6 @@ checkpoint.
 
 from __future__ import annotations
 
-import netrc
 import os
 import shutil
 import sys
@@ -20,7 +19,7 @@ from pipeline.examples import Example
 from pipeline.head import use_completion_head
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
 
@@ -31,9 +30,12 @@ def train_adapter(
     train: Sequence[Example],
     validation: Sequence[Example],
     folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
     """Train `model`'s adapter and save the best to folder/adapter. Returns losses and counts for the manifest."""
     trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     done = trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
     if trainer.is_world_process_zero():  # one writer, however many devices train
         part = folder / "adapter.part"
@@ -100,6 +102,8 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
     import torch
     from trl import SFTConfig
 
+    from pipeline.tracking import uses_wandb
+
     train, steps = settings.train, count_steps(settings, examples)
     every = max(1, ceil(steps / train.evaluations))
     cuda = torch.cuda.is_available()
@@ -145,7 +149,7 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         logging_steps=max(1, steps // 50),
         logging_first_step=True,
         disable_tqdm=True,
-        report_to=choose_reporter(train.report_to),
+        report_to="wandb" if uses_wandb(train.report_to) else "none",
         run_name=folder.name,
         seed=train.seed,
         data_seed=train.seed,
@@ -171,26 +175,9 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end; half ones, left by an interruption, are removed."""
     whole = []
     for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / "trainer_state.json").exists() and (checkpoint / "rng_state.pth").exists():
+        # One rng_state.pth, or one a process where several train; each process looks here, so another may have removed it.
+        if (checkpoint / "trainer_state.json").exists() and any(checkpoint.glob("rng_state*.pth")):
             whole.append(checkpoint)
         else:
-            shutil.rmtree(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)
     return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None
-
-
-def choose_reporter(report_to: str) -> str:
-    """ "wandb" when asked or, on "auto", when this machine is logged in; it never prompts."""
-    os.environ.setdefault("WANDB_PROJECT", "medner")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    if report_to == "offline":
-        os.environ["WANDB_MODE"] = "offline"
-    return "wandb" if report_to in ("wandb", "offline") or report_to == "auto" and has_wandb_login() else "none"
-
-
-def has_wandb_login() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
