@@ -66,3 +66,23 @@ def write_predictions(
         located.append(replace(document, mentions=locate_mentions(document, chemicals, diseases), relations=()))
     write_pubtator(located, path)
     return nowhere
+
+
+def for_pubtator(documents: Iterable[Document]) -> tuple[list[Document], dict[str, int]]:
+    """The documents as PubTator can hold them, and how much it cannot.
+
+    Names without offsets get those of their whole-word occurrences, longest first; others are left out, as is a relation whose
+    concepts have no ids.
+    """
+    held, lost = [], {"names that stand nowhere in their article, or only inside longer ones,": 0, "relations without concept ids": 0}
+    for document in documents:
+        mentions = document.mentions
+        if any(mention.start is None for mention in mentions):
+            mentions = locate_mentions(document, document.gold("chemicals"), document.gold("diseases"))
+            found = {(mention.type, normalise(mention.text)) for mention in mentions}
+            names = {(mention.type, normalise(mention.text)) for mention in document.mentions}
+            lost["names that stand nowhere in their article, or only inside longer ones,"] += len(names - found)
+        relations = tuple(r for r in document.relations if r.chemical_id and r.disease_id)
+        lost["relations without concept ids"] += len(document.relations) - len(relations)
+        held.append(replace(document, mentions=mentions, relations=relations))
+    return held, lost

@@ -145,13 +145,18 @@ def convert_command(options: argparse.Namespace) -> Outcome:
     from data.pubtator import render_document
     from data.rows import render_rows
     from data.schema import InputError
+    from eval.locate import for_pubtator
 
     if options.target.exists():
         raise InputError(f"{options.target}: exists already; nothing was written")
-    documents = read_corpus(options.source).documents
+    documents, lost = read_corpus(options.source).documents, {}
+    if options.to == "pubtator":
+        documents, lost = for_pubtator(documents)
     text = render_rows(documents) if options.to == "instruct" else "\n".join(map(render_document, documents))
     write_text(options.target, text)
-    return {"documents": len(documents), "file": str(options.target)}, f"{options.target}: {len(documents)} documents", 0
+    notes = [f"{count} {what} left out" for what, count in lost.items() if count]
+    result = {"documents": len(documents), "file": str(options.target), "left_out": lost}
+    return result, "; ".join([f"{options.target}: {len(documents)} documents", *notes]), 0
 
 
 def score_command(options: argparse.Namespace) -> Outcome:

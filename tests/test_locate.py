@@ -63,3 +63,17 @@ def test_gold_names_put_back_score_as_gold(shared_data, tmp_path):
     assert write_predictions(documents, items, tmp_path / "predictions.PubTator") < 10
     mention = score_official(gold, tmp_path / "predictions.PubTator")["mention"]
     assert min(row["f1"] for row in mention.values()) >= 0.995
+
+
+def test_rows_become_pubtator_with_what_it_cannot_hold_counted(tmp_path):
+    from data.pubtator import read_pubtator, write_pubtator
+    from data.schema import Relation
+    from eval.locate import for_pubtator
+
+    names = (Mention("lithium", "Chemical"), Mention("tremor", "Disease"), Mention("goitre", "Disease"))
+    document = Document("1", "Lithium caused a tremor; lithium was stopped.", None, names, (Relation("lithium", "tremor"),))
+    held, lost = for_pubtator([document])
+    write_pubtator(held, tmp_path / "c.txt")
+    (read,) = read_pubtator(tmp_path / "c.txt")
+    assert [mention.text for mention in read.mentions] == ["Lithium", "tremor", "lithium"]
+    assert lost == {"names that stand nowhere in their article, or only inside longer ones,": 1, "relations without concept ids": 1}
