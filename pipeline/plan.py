@@ -25,11 +25,12 @@ from pipeline.estimate import (
 )
 from pipeline.hardware import Device, GiB
 
-# The allocator's fragments, and on a CPU the system and the user's other programs.
-USABLE = {"cuda": 0.92, "cpu": 0.7}
+# The rest is for the allocator's fragments and the estimate's error, which no GPU has shown yet; on a CPU, for other programs.
+USABLE = {"cuda": 0.85, "cpu": 0.7}
 # Tokens of one forward pass: enough to keep a GPU's matrix units busy, and as many as are of use. A CPU's caches hold few.
 ENOUGH = 2048
 MOST = {"cuda": 16384, "cpu": 4096}
+CROWDED = 0.4  # a larger share of a GPU's memory is not spent on 16-bit weights: activations and answering need the rest
 EVALUATION_ROWS = {"cuda": 256, "cpu": 32}
 
 
@@ -98,7 +99,7 @@ def with_lengths(settings: Settings, model: Architecture, lengths: Lengths) -> S
 def choose(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Settings | None:
     """The first of `options` that fits with a batch large enough, else the one that fits with the largest."""
     best, most = None, 0
-    for option in options(settings, device):
+    for option in options(settings, model, device):
         option = largest_fitting(option, model, device, lengths)
         if option is None:
             continue
@@ -112,8 +113,11 @@ def choose(settings: Settings, model: Architecture, device: Device, lengths: Len
     return best
 
 
-def options(settings: Settings, device: Device) -> Iterator[Settings]:
-    """Fastest first: 16-bit (a CPU: float32) without checkpointing, 4-bit without, 16-bit with, 4-bit with."""
+def options(settings: Settings, model: Architecture, device: Device) -> Iterator[Settings]:
+    """Fastest first: 16-bit (a CPU: float32) without checkpointing, 4-bit without, 16-bit with, 4-bit with.
+
+    Unless asked for, 16-bit is left out where its weights alone would crowd the card.
+    """
     kind = "float32" if device.kind == "cpu" else "bfloat16" if device.bfloat16 else "float16"
     fixed = {"model.dtype": settings.model.dtype or kind}
     for checkpointing in (False, True):
@@ -124,7 +128,10 @@ def options(settings: Settings, device: Device) -> Iterator[Settings]:
                 if settings.train.gradient_checkpointing is None
                 else settings.train.gradient_checkpointing,
             }
-            yield apply_settings(option, settings)
+            chosen = apply_settings(option, settings)
+            crowded = device.kind == "cuda" and weight_bytes(chosen, model) > CROWDED * usable(device)
+            if settings.model.load_in_4bit is not None or chosen.model.load_in_4bit or not crowded:
+                yield chosen
 
 
 def largest_fitting(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Settings | None:
@@ -175,7 +182,7 @@ def usable(device: Device) -> int:
 
 def describe_misfit(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> str:
     """What the least demanding option needs, and the given setting whose release would make room, else a smaller model."""
-    *_, last = options(settings, device)
+    *_, last = options(settings, model, device)
     size, accumulation = list(batches(last, device, lengths))[-1]
     last = apply_settings({"train.per_device_train_batch_size": size, "train.gradient_accumulation_steps": accumulation}, last)
     last = with_evaluation(last, model, device, lengths)

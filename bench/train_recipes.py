@@ -1,0 +1,232 @@
+"""The recipes that bench/train.py compares, and one of them run in this process: Unsloth changes TRL for good once imported.
+
+Every recipe sees the same articles once, in one epoch. `row per task` is the user's own rows: the article is read three times.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.prompts import Layout
+from data.schema import TASKS, Document
+from pipeline.config import Settings, apply_settings
+from pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+WARM_UP = 2  # optimiser steps before the clock starts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`planned`: precision, batch and checkpointing by our plan; otherwise `batch` x `accumulation`, checkpointed."""
+
+    layout: Layout
+    engine: str
+    ours: bool = False
+    planned: bool = False
+    completions_only: bool = True
+    batch: int = 2
+    accumulation: int = 4
+    four_bit: bool = False
+    completion_head: bool = False
+
+
+RECIPES = {
+    # As the original project trained: its loss covers prompts too, and batches are padded to their longest row.
+    "original": Recipe("separate", "transformers", completions_only=False, four_bit=True),
+    # TRL's and PEFT's own defaults: 8 rows a batch, checkpointing, 16-bit.
+    "trl": Recipe("separate", "transformers", batch=8, accumulation=1),
+    # The stock Unsloth notebook: 4-bit, 2 x 4, checkpointing.
+    "unsloth": Recipe("separate", "unsloth", four_bit=True),
+    "unsloth_tuned": Recipe("separate", "unsloth", planned=True),
+    "ours_separate": Recipe("separate", "", ours=True, planned=True),
+    "ours_conversation": Recipe("conversation", "", ours=True, planned=True),
+    "ours_completion_head": Recipe("conversation", "unsloth", ours=True, planned=True, completion_head=True),
+}
+
+
+def recipe_settings(recipe: Recipe, plan: Plan) -> Settings:
+    """Settings without a None, for `recipe` on the plan's device."""
+    cuda, settings = plan.hardware.kind == "cuda", plan.settings
+    if not recipe.planned:
+        batch, accumulation = recipe.batch, recipe.accumulation
+        settings = apply_settings(
+            {
+                "model.load_in_4bit": recipe.four_bit and cuda,
+                "train.effective_batch_size": batch * accumulation,
+                "train.per_device_train_batch_size": batch,
+                "train.gradient_accumulation_steps": accumulation,
+                "train.gradient_checkpointing": True,
+                "train.optim": "adamw_8bit" if recipe.engine == "unsloth" else "adamw_torch",
+            },
+            settings,
+        )
+    return replace(settings, train=replace(settings.train, layout=recipe.layout))
+
+
+def run_recipe(
+    recipe: Recipe, plan: Plan, train: Sequence[Document], test: Sequence[Document], folder: Path, *, epochs: float = 1
+) -> dict:
+    """Train by `recipe` on `train` and, where there are `test` documents, score the adapter on them. Figures for the table."""
+    from pipeline.model import load_tokenizer, load_with_transformers, load_with_unsloth, model_path, prepare_engine
+
+    engine = recipe.engine or plan.engine
+    if engine == "unsloth":
+        prepare_engine(folder / "unsloth_compiled_cache")  # before transformers, which the next import brings
+    from pipeline.examples import encode_documents
+
+    settings = recipe_settings(recipe, plan)
+    settings = apply_settings({"train.num_train_epochs": epochs, "train.report_to": "none", "train.evaluations": 1}, settings)
+    tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
+    examples = encode_documents(tokenizer, train, recipe.layout)
+    load = load_with_unsloth if engine == "unsloth" else load_with_transformers
+    model = load(settings, None, True)
+    trainer = make_recipe_trainer(recipe, settings, model, tokenizer, examples, folder)
+    figures = measure(trainer, len(train), settings, plan, examples)
+    figures["padding"] = round(measure_padding(trainer), 4)
+    if test:
+        figures["f1"] = score_adapter(model, tokenizer, settings, train, test, folder)
+    return figures
+
+
+def make_recipe_trainer(
+    recipe: Recipe,
+    settings: Settings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[dict],
+    folder: Path,
+) -> SFTTrainer:
+    """Our own trainer, or TRL's with its own order of examples and, for the original, a loss over every token."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    from pipeline.train import make_adapter_float32, make_trainer, training_arguments
+
+    if recipe.ours:
+        return make_trainer(settings, model, tokenizer, examples, [], folder, recipe.completion_head)
+    arguments = training_arguments(settings, len(examples), False, folder)
+    arguments.train_sampling_strategy = "random"
+    arguments.save_strategy = "no"
+    if not recipe.completions_only:
+        arguments.completion_only_loss, arguments.loss_type = False, "nll"
+        examples = [{"input_ids": example["input_ids"]} for example in examples]
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(list(examples)), processing_class=tokenizer
+    )
+    trainer.remove_callback(PrinterCallback)
+    if settings.model.dtype == "float16":
+        make_adapter_float32(model)
+    return trainer
+
+
+def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan, examples: Sequence[dict]) -> dict:
+    """Train. Speed is counted after the first `WARM_UP` steps.
+
+    On a CPU the clock is this process's own processor time, of one thread: what else the machine does must not count.
+    """
+    import torch
+    from transformers import TrainerCallback
+
+    from pipeline.estimate import Lengths, token_flops
+
+    cuda = plan.hardware.kind == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
+    times = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(clock())
+
+    trainer.args.save_strategy = "no"
+    trainer.add_callback(Clock())
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    lengths = Lengths(
+        tuple(len(example["input_ids"]) for example in examples), tuple(sum(example["completion_mask"]) for example in examples)
+    )
+    seconds = times[-1] - times[WARM_UP - 1]
+    share = (len(times) - WARM_UP) / len(times)
+    tokens = sum(lengths.train) * trainer.args.num_train_epochs * share / seconds
+    unchecked = apply_settings({"train.gradient_checkpointing": False}, settings)  # work done twice is no work
+    flops = token_flops(unchecked, plan.architecture, lengths, training=True)
+    return {
+        "articles_per_second": round(articles * trainer.args.num_train_epochs * share / seconds, 3),
+        "tokens_per_second": round(tokens, 1),
+        "peak_memory": torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "matrix_share": round(tokens * flops / measure_matrix_rate(settings, cuda), 3),
+        "steps": len(times),
+        "precision": "4-bit" if settings.model.load_in_4bit else settings.model.dtype,
+        "batch": f"{settings.train.per_device_train_batch_size} x {settings.train.gradient_accumulation_steps}",
+        "checkpointing": settings.train.gradient_checkpointing,
+    }
+
+
+def measure_matrix_rate(settings: Settings, cuda: bool) -> float:
+    """FLOP/s of the best of several large square products in the model's precision."""
+    import torch
+
+    size, device = (8192, "cuda") if cuda else (1024, "cpu")
+    matrix = torch.randn(size, size, device=device, dtype=getattr(torch, settings.model.dtype))
+    clock, best = (time.perf_counter if cuda else time.process_time), float("inf")
+    for _ in range(10):
+        started = clock()
+        matrix @ matrix
+        if cuda:
+            torch.cuda.synchronize()
+        best = min(best, clock() - started)
+    return 2 * size**3 / best
+
+
+def measure_padding(trainer: SFTTrainer) -> float:
+    """Share of the positions of an epoch's batches that are padding; none where examples are laid end to end."""
+    positions = real = 0
+    for batch in trainer.get_train_dataloader():
+        positions += batch["input_ids"].numel()
+        real += int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+    return 1 - real / positions
+
+
+def score_adapter(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    train: Sequence[Document],
+    test: Sequence[Document],
+    folder: Path,
+) -> dict[str, float]:
+    """F1 by task, and micro-averaged over all three."""
+    from data.files import read_jsonl
+    from eval.generate import complete
+    from eval.parse import parse_completions
+    from eval.score import score_predictions
+    from pipeline.examples import answer_budgets
+
+    if "unsloth" in sys.modules:
+        from unsloth import FastLanguageModel
+
+        FastLanguageModel.for_inference(model)
+    path = complete(
+        model,
+        tokenizer,
+        test,
+        folder / "completions.jsonl",
+        layout=settings.train.layout,
+        max_new_tokens=answer_budgets(tokenizer, train),
+        batch_tokens=settings.eval.batch_tokens,
+    )
+    metrics = score_predictions(test, parse_completions(row for _, row in read_jsonl(path)))
+    return {task: round(metrics["tasks"][task]["f1"], 4) for task in TASKS} | {"micro": round(metrics["micro"]["f1"], 4)}

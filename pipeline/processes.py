@@ -1,0 +1,30 @@
+"""Several processes of one job, one a GPU, as torchrun and `accelerate launch` start them.
+
+The first does the whole job; the others wait for it, train along, and write nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+LONGEST_WAIT = timedelta(hours=24)  # the others wait while the first scores the untuned model
+
+
+def count_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the run folder, prints and evaluates."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def meet() -> None:
+    """Wait here until every process of the job is here. One alone goes on at once, and imports nothing."""
+    if count_processes() == 1:
+        return
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT).wait_for_everyone()
