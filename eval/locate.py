@@ -74,14 +74,14 @@ def for_pubtator(documents: Iterable[Document]) -> tuple[list[Document], dict[st
     Names without offsets get those of their whole-word occurrences, longest first; others are left out, as is a relation whose
     concepts have no ids.
     """
-    held, lost = [], {"names that stand nowhere in their article, or only inside longer ones,": 0, "relations without concept ids": 0}
+    held, lost = [], {"names that stand nowhere on their own": 0, "relations without concept ids": 0}
     for document in documents:
         mentions = document.mentions
         if any(mention.start is None for mention in mentions):
             mentions = locate_mentions(document, document.gold("chemicals"), document.gold("diseases"))
             found = {(mention.type, normalise(mention.text)) for mention in mentions}
             names = {(mention.type, normalise(mention.text)) for mention in document.mentions}
-            lost["names that stand nowhere in their article, or only inside longer ones,"] += len(names - found)
+            lost["names that stand nowhere on their own"] += len(names - found)
         relations = tuple(r for r in document.relations if r.chemical_id and r.disease_id)
         lost["relations without concept ids"] += len(document.relations) - len(relations)
         held.append(replace(document, mentions=mentions, relations=relations))

@@ -76,4 +76,4 @@ def test_rows_become_pubtator_with_what_it_cannot_hold_counted(tmp_path):
     write_pubtator(held, tmp_path / "c.txt")
     (read,) = read_pubtator(tmp_path / "c.txt")
     assert [mention.text for mention in read.mentions] == ["Lithium", "tremor", "lithium"]
-    assert lost == {"names that stand nowhere in their article, or only inside longer ones,": 1, "relations without concept ids": 1}
+    assert lost == {"names that stand nowhere on their own": 1, "relations without concept ids": 1}
