@@ -74,6 +74,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--split", default="test", choices=("validation", "test"))
     parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
+    parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
     parser.add_argument("--engine", choices=("transformers", "llama.cpp", "openai", "vllm"), default="transformers")
     parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
     parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
