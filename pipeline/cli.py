@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(options, 1, "interrupted; the same command goes on where it stopped")
     except Exception as error:  # the one place where a failure of the program becomes an exit code
         return fail(options, 1, f"{type(error).__name__}: {error}")
-    print(json.dumps(result, ensure_ascii=False, indent=2) if options.json else text)
+    try:
+        print(json.dumps(result, ensure_ascii=False, indent=2) if options.json else text, flush=True)
+    except BrokenPipeError:  # the reader, `head` say, has had enough; Python would complain once more on its way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
