@@ -25,12 +25,14 @@ from data.schema import Document
 from data.split import split_documents
 from pipeline.architectures import find_architecture
 from pipeline.config import apply_settings
-from pipeline.hardware import detect_device
+from pipeline.hardware import Device, detect_device, named_device
 from pipeline.plan import Plan, make_plan
 from pipeline.run_folder import versions
 
 ROOT = Path(__file__).parent
 SAMPLE = ROOT.parent / "data" / "sample.jsonl"
+ORIGINAL_JOB = 800 * 3  # its articles read: 2,400 rows of three tasks, three epochs
+SEED = 42
 PROMPT_TOKENS = 450  # of the user's own rows, chat template included
 RATIOS = {
     "original": "ours_vs_original",
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = {name: run_apart(name, model, options) for name in choose_recipes(options)}
         report = make_report(results, device.name, model, options)
     print(render_report(report), file=sys.stderr)
-    write_json(ROOT / "results" / f"train-{device.name.lower().replace(' ', '-')}.json", report)
+    name = device.name.lower().replace(" ", "-") + (f"-as-{options.gpu}" if options.gpu else "")
+    write_json(ROOT / "results" / f"train-{name}.json", report)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +64,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="the tiny model on this machine's CPU")
     parser.add_argument("--model", help="a Hub id or folder in place of random weights")
     parser.add_argument("--data", type=Path, default=SAMPLE, help="a corpus in place of the invented sample")
+    parser.add_argument("--gpu", help="plan for this card, and allocate no more memory than it has: t4, l4, …")
     parser.add_argument("--articles", type=int, help="articles to train on (default: 96 with --tiny, else 800)")
     parser.add_argument("--test-articles", type=int, help="articles to score (default: 24 with --tiny, else none)")
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -87,7 +91,7 @@ def run_apart(name: str, model: str, options: argparse.Namespace) -> dict:
         return {"skipped": reason}
     command = [sys.executable, "-m", "bench.train", "--recipe", name, "--model", model, "--data", str(options.data)]
     command += ["--articles", str(options.articles), "--test-articles", str(options.test_articles)]
-    command += ["--epochs", str(options.epochs)] + ["--tiny"] * options.tiny
+    command += ["--epochs", str(options.epochs)] + ["--tiny"] * options.tiny + ["--gpu", str(options.gpu)] * bool(options.gpu)
     print(f"{name} …", file=sys.stderr)
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT.parent, check=False)
     if ran.returncode:
@@ -115,7 +119,7 @@ def run_one(options: argparse.Namespace, folder: Path) -> dict:
     from pipeline.model import load_tokenizer, model_path
 
     tokenizer = load_tokenizer(model_path(options.model))
-    split = split_documents(read_corpus(options.data).documents)
+    split = split_documents(read_corpus(options.data).documents, SEED)
     train = repeat(split["train"], options.articles)
     if not options.tiny and options.data == SAMPLE:
         train = [lengthen(document, tokenizer, PROMPT_TOKENS) for document in train]
@@ -132,7 +136,19 @@ def plan_recipe(options: argparse.Namespace, tokenizer: object, train: Sequence[
     lengths = Lengths(train_lengths, tuple(sum(example["completion_mask"]) for example in examples))
     batch = {"train.effective_batch_size": 8, "train.learning_rate": 3e-3} if options.tiny else {}
     settings = apply_settings({"model.name": options.model, "train.layout": layout} | batch)
-    return make_plan(settings, find_architecture(options.model), detect_device(), lengths)
+    return make_plan(settings, find_architecture(options.model), bounded_device(options.gpu), lengths)
+
+
+def bounded_device(gpu: str | None) -> Device:
+    """The device at hand; or a named one, this GPU's allocations then being held to that one's memory."""
+    if not gpu:
+        return detect_device()
+    import torch
+
+    device = named_device(gpu)
+    if device.kind == "cuda":
+        torch.cuda.set_per_process_memory_fraction(min(1.0, device.memory / torch.cuda.get_device_properties(0).total_memory))
+    return device
 
 
 def repeat(documents: Sequence[Document], count: int) -> list[Document]:
@@ -189,12 +205,14 @@ def make_report(results: dict[str, dict], device: str, model: str, options: argp
         "device": device,
         "versions": versions(),
         "model": "Llama 3.2 3B, random weights" if Path(model).is_absolute() else model,
+        "planned_for": options.gpu,
         "n": options.articles,
         "epochs": options.epochs,
         "clock": "processor seconds of one thread" if options.tiny else "seconds",
         "recipes": results,
         "ratios": ratios,
         "reasons": reasons,
+        "original_job_seconds": round(ORIGINAL_JOB / ours, 1) if ours else None,
     }
 
 

@@ -131,18 +131,46 @@ def make_recipe_trainer(
 
 
 def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan, examples: Sequence[dict]) -> dict:
-    """Train. Speed is counted after the first `WARM_UP` steps.
+    """Train, and say how fast and in how much memory, beside what the plan's formulas expect of the same settings."""
+    import torch
+
+    from pipeline.estimate import Lengths, estimate_memory, estimate_seconds, token_flops
+
+    cuda = plan.hardware.kind == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    share, steps = time_training(trainer, cuda)  # of all articles, trained in a second
+    lengths = Lengths(
+        tuple(len(example["input_ids"]) for example in examples), tuple(sum(example["completion_mask"]) for example in examples)
+    )
+    passes = articles * trainer.args.num_train_epochs
+    tokens = sum(lengths.train) * trainer.args.num_train_epochs * share
+    once = apply_settings({"train.gradient_checkpointing": False}, settings)  # what checkpointing does again is no work done
+    flops = token_flops(once, plan.architecture, lengths, training=True)
+    expected = estimate_seconds(settings, plan.architecture, plan.hardware, lengths).training
+    return {
+        "articles_per_second": round(passes * share, 3),
+        "estimated_articles_per_second": round(passes / expected, 3),
+        "tokens_per_second": round(tokens, 1),
+        "peak_memory": torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "estimated_memory": estimate_memory(settings, plan.architecture, plan.hardware, lengths).training,
+        "matrix_share": round(tokens * flops / measure_matrix_rate(settings, cuda), 3),
+        "steps": steps,
+        "precision": "4-bit" if settings.model.load_in_4bit else settings.model.dtype,
+        "batch": f"{settings.train.per_device_train_batch_size} x {settings.train.gradient_accumulation_steps}",
+        "checkpointing": settings.train.gradient_checkpointing,
+    }
+
+
+def time_training(trainer: SFTTrainer, cuda: bool) -> tuple[float, int]:
+    """The share of the whole training done in a second, and its steps; the first `WARM_UP` steps are left out.
 
     On a CPU the clock is this process's own processor time, of one thread: what else the machine does must not count.
     """
     import torch
     from transformers import TrainerCallback
 
-    from pipeline.estimate import Lengths, token_flops
-
-    cuda = plan.hardware.kind == "cuda"
-    clock = time.perf_counter if cuda else time.process_time
-    times = []
+    clock, times = (time.perf_counter if cuda else time.process_time), []
 
     class Clock(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -152,27 +180,8 @@ def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan, 
 
     trainer.args.save_strategy = "no"
     trainer.add_callback(Clock())
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    lengths = Lengths(
-        tuple(len(example["input_ids"]) for example in examples), tuple(sum(example["completion_mask"]) for example in examples)
-    )
-    seconds = times[-1] - times[WARM_UP - 1]
-    share = (len(times) - WARM_UP) / len(times)
-    tokens = sum(lengths.train) * trainer.args.num_train_epochs * share / seconds
-    unchecked = apply_settings({"train.gradient_checkpointing": False}, settings)  # work done twice is no work
-    flops = token_flops(unchecked, plan.architecture, lengths, training=True)
-    return {
-        "articles_per_second": round(articles * trainer.args.num_train_epochs * share / seconds, 3),
-        "tokens_per_second": round(tokens, 1),
-        "peak_memory": torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "matrix_share": round(tokens * flops / measure_matrix_rate(settings, cuda), 3),
-        "steps": len(times),
-        "precision": "4-bit" if settings.model.load_in_4bit else settings.model.dtype,
-        "batch": f"{settings.train.per_device_train_batch_size} x {settings.train.gradient_accumulation_steps}",
-        "checkpointing": settings.train.gradient_checkpointing,
-    }
+    return (len(times) - WARM_UP) / len(times) / (times[-1] - times[WARM_UP - 1]), len(times)
 
 
 def measure_matrix_rate(settings: Settings, cuda: bool) -> float:

@@ -6,7 +6,6 @@ checkpoint.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Settings
 from pipeline.examples import Example
 from pipeline.head import use_completion_head
+from pipeline.processes import count_processes, is_first_process, meet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -33,15 +33,17 @@ def train_adapter(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
     """Train `model`'s adapter and save the best to folder/adapter. Returns losses and counts for the manifest."""
+    meet()
     trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
     for callback in callbacks:
         trainer.add_callback(callback)
     done = trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
-    if trainer.is_world_process_zero():  # one writer, however many devices train
+    if is_first_process():  # one writer, however many devices train
         part = folder / "adapter.part"
         shutil.rmtree(part, ignore_errors=True)
         trainer.save_model(str(part))
         tokenizer.save_pretrained(part)
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # left by an interruption after it, before the stage was recorded
         part.replace(folder / "adapter")
     trainer.accelerator.wait_for_everyone()
     state = trainer.state
@@ -69,7 +71,6 @@ def make_trainer(
 
     `completion_head`: under Unsloth, compute the loss by pipeline.head; elsewhere TRL's own does as much.
     """
-    import torch
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import SFTTrainer
@@ -86,15 +87,20 @@ def make_trainer(
         eval_dataset=Dataset.from_list(list(validation)) if validation else None,
         processing_class=tokenizer,
     )
-    if settings.model.dtype == "float16":  # TRL makes a 4-bit model's adapter bfloat16, which fp16's gradient scaler refuses
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.float32)
+    if settings.model.dtype == "float16":
+        make_adapter_float32(model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar())
     if validation:
         trainer.add_callback(EarlyStoppingCallback(settings.train.early_stopping_patience))
     return trainer
+
+
+def make_adapter_float32(model: PreTrainedModel) -> None:
+    """Undo TRL's making a 4-bit model's adapter bfloat16, which fp16's gradient scaler refuses."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def training_arguments(settings: Settings, examples: int, validate: bool, folder: Path) -> SFTConfig:
@@ -161,8 +167,7 @@ def count_steps(settings: Settings, examples: int) -> int:
     train = settings.train
     if train.max_steps > 0:
         return train.max_steps
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    whole = train.per_device_train_batch_size * train.gradient_accumulation_steps * devices
+    whole = train.per_device_train_batch_size * train.gradient_accumulation_steps * count_processes()
     return ceil(ceil(examples / whole) * train.num_train_epochs)
 
 

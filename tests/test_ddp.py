@@ -22,10 +22,9 @@ def train_here(folder: Path, accumulation: int) -> None:
     """Train the tiny model for a few steps on random ids; the first process writes its losses to folder/facts.json."""
     from pipeline.config import apply_settings
     from pipeline.model import load_model, load_tokenizer, model_path
-    from pipeline.processes import is_first_process, meet
+    from pipeline.processes import is_first_process
     from pipeline.train import train_adapter
 
-    meet()
     settings = apply_settings(
         {
             "model.name": "tiny",
