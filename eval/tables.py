@@ -166,7 +166,9 @@ def fault_counts(metrics: Mapping) -> Iterator[Table]:
             for category, own in categories.items():
                 example = "; ".join(map(_example, own["examples"][:2]))
                 meaning = faults["names"][category]
-                rows.append((kind, category, f"{own['count']:,}", percent(own["count"] / total), meaning, example))
+                rows.append(
+                    (kind, category.replace("_", " "), f"{own['count']:,}", percent(own["count"] / total), meaning, example)
+                )
         if rows:
             note = "Each fault is in one category. fp: predicted and not gold; fn: gold and not predicted."
             header = ("kind", "fault", "count", "% of kind", "meaning", "example")
