@@ -25,8 +25,17 @@ def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Doc
     end, examples = end_id(tokenizer), []
     for document in documents:
         refuse_markers(tokenizer, document)
+        refuse_markers_in_answers(tokenizer, document)
         examples += [encode_chat(tokenizer, chat, end, document.id) for chat in conversations(document, layout)]
     return examples
+
+
+def refuse_markers_in_answers(tokenizer: PreTrainedTokenizerBase, document: Document) -> None:
+    """Raises InputError where a gold name holds the text of a special token: an end token there would end the mask."""
+    answers = "\n".join(render_answer(document.gold(task)) for task in document.tasks)
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content in answers:
+            raise InputError(f"document {document.id}: an answer holds the tokenizer's marker {token.content!r}; take it out")
 
 
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], end: int, where: str) -> Example:
