@@ -82,9 +82,9 @@ def test_the_server_makes_the_same_prompt_ids(address, tokenizer):
 
 def test_the_gguf_holds_the_same_vocabulary(gguf, tokenizer):
     stop = end_id(tokenizer)
-    ours, theirs = read_gguf_vocabulary(gguf, stop), read_vocabulary(tokenizer, stop)
-    assert ours.texts == theirs.texts
-    assert ours == theirs
+    ours, theirs = read_gguf_vocabulary(gguf, stop).texts, read_vocabulary(tokenizer, stop).texts
+    # llguidance takes the byte FF, which is in no text, for its mark of special tokens.
+    assert {token: text for token, text in ours.items() if text != b"\xff"} == theirs
 
 
 @pytest.mark.slow
