@@ -16,12 +16,14 @@ from pipeline.hardware import Device, GiB
 # NF4 with double quantisation (QLoRA, Dettmers 2023): 4 bits, an 8-bit scale per 64 weights, a 32-bit one per 64 x 256.
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 # CUDA's context and cuBLAS workspaces; on a CPU, what torch, transformers, trl and peft take once imported (measured).
-CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.55 * GiB)}
+CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.6 * GiB)}
+# Resident bytes for each that autograd keeps: the C library's allocator holds on to freed blocks (measured: 2.2, tiny model).
+RESIDENT = {"cuda": 1, "cpu": 2}
 TRL_HEAD_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
 HEAD_CHUNK = 1024  # and ours, in pipeline.head
 # Share of the matrix rate that is reached: guesses for GPUs, on none of which this was measured.
 EFFICIENCY = {"unsloth": 0.45, "transformers": 0.30}
-CPU_EFFICIENCY = 0.5  # measured: 41 GFLOP/s a core on the tiny model, of the 80 that pipeline.hardware assumes
+CPU_EFFICIENCY = 0.42  # measured: 34 GFLOP/s a core, training the tiny model, of the 80 that pipeline.hardware assumes
 LAUNCH_SECONDS = {"cuda": 1e-3, "cpu": 2e-4}  # a layer's kernel launches in Python, one pass
 
 
@@ -82,7 +84,7 @@ class Seconds:
 
 def estimate_memory(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Memory:
     tokens = largest_batch(lengths.train, settings.train.per_device_train_batch_size, device.engine)
-    layer = layer_activations(settings, model, device) * tokens
+    layer = layer_activations(settings, model, device, max(lengths.train, default=1)) * tokens
     kept = layer * model.num_hidden_layers
     if settings.train.gradient_checkpointing:
         # Each layer's input, and one layer computed again; Unsloth keeps the inputs in the machine's memory, two on the device.
@@ -95,8 +97,10 @@ def estimate_memory(settings: Settings, model: Architecture, device: Device, len
         weights=weight_bytes(settings, model),
         adapter=4 * adapter_parameters(settings, model),  # float32 whatever the base is
         optimizer=adapter_parameters(settings, model) * (4 + optimizer_bytes(settings.train.optim)),
-        activations=int(kept),
-        workspace=int(gradients + (largest * element_bytes(settings) if settings.model.load_in_4bit else 0)),
+        activations=int(kept * RESIDENT[device.kind]),
+        workspace=int(
+            gradients * RESIDENT[device.kind] + (largest * element_bytes(settings) if settings.model.load_in_4bit else 0)
+        ),
         head=head_bytes(settings, model, device, lengths),
         cache=int(settings.eval.batch_tokens * cache_bytes(settings, model)),
         reading=int(settings.eval.batch_tokens * reading_bytes(settings, model, max(lengths.answered))),
@@ -130,19 +134,20 @@ def largest_batch(lengths: Sequence[int], batch: int, engine: str) -> int:
     return sum(longest) if engine == "unsloth" else len(longest) * max(longest, default=0)
 
 
-def layer_activations(settings: Settings, model: Architecture, device: Device) -> int:
-    """Bytes a token and layer that the backward pass needs.
+def layer_activations(settings: Settings, model: Architecture, device: Device, longest: int) -> int:
+    """Bytes a token and layer that the backward pass needs, in a batch padded to `longest`.
 
-    transformers + PEFT: counted with torch's saved-tensor hooks on the tiny model (float32 within 1 %, 16-bit under autocast
-    within 1 %): norms keep their input in float32, each LoRA matrix its own 16-bit copy of its input. Unsloth: read from its
-    kernels (the norms' and the fused LoRA blocks' inputs, queries, keys, values, attention output, gate and up), not measured.
+    transformers + PEFT: counted with torch's saved-tensor hooks on the tiny model (float32, and 16-bit under autocast, within
+    5 %): 16-bit norms keep their input in float32, and each LoRA matrix its own copy of its input; keys and values are repeated
+    for every query head where there is a mask, and each layer keeps the mask. Unsloth: read from its kernels (inputs of norms
+    and of the fused LoRA blocks, queries, keys, values, attention output, gate and up), not measured.
     """
     h, q, k, f, r = model.hidden_size, model.query_size, model.key_size, model.intermediate_size, settings.lora.r
     if device.engine == "unsloth":
         return element_bytes(settings) * (4 * h + 2 * q + 2 * k + 2 * f)
     if settings.model.dtype == "float32":
-        return 4 * (4 * h + 2 * q + 2 * k + 4 * f + 7 * r)
-    return 18 * h + 6 * q + 4 * k + 8 * f + 14 * r
+        return 4 * (4 * h + 4 * q + 4 * f + 7 * r + longest)
+    return 18 * h + 10 * q + 8 * f + 14 * r + 2 * longest
 
 
 def head_bytes(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> int:

@@ -29,7 +29,7 @@ from pipeline.hardware import Device, GiB
 USABLE = {"cuda": 0.85, "cpu": 0.7}
 # Tokens of one forward pass: enough to keep a GPU's matrix units busy, and as many as are of use. A CPU's caches hold few.
 ENOUGH = 2048
-MOST = {"cuda": 16384, "cpu": 4096}
+MOST = {"cuda": 16384, "cpu": 2048}
 CROWDED = 0.4  # a larger share of a GPU's memory is not spent on 16-bit weights: activations and answering need the rest
 EVALUATION_ROWS = {"cuda": 256, "cpu": 32}
 

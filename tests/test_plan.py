@@ -181,7 +181,7 @@ def test_preset_t4_fits_a_t4():
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_activations_are_what_autograd_keeps(dtype):
-    """Counted with saved-tensor hooks on the tiny model; bfloat16 as the trainer runs it, under autocast."""
+    """Counted with saved-tensor hooks on the tiny model and a padded batch; bfloat16 as the trainer runs it, under autocast."""
     torch = pytest.importorskip("torch")
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -200,15 +200,17 @@ def test_activations_are_what_autograd_keeps(dtype):
         return tensor
 
     ids = torch.randint(0, 1000, (2, 256))
+    mask = torch.ones_like(ids)
+    mask[0, 200:] = 0
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
     ):
-        output = model.base_model.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        output = model.base_model.model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     architecture = find_architecture("tiny")
     counted = sum(storage.nbytes() for storage in kept.values()) / ids.numel() / architecture.num_hidden_layers
     assert output.requires_grad
-    assert layer_activations(settings, architecture, cpu_device()) == pytest.approx(counted, rel=0.05)
+    assert layer_activations(settings, architecture, cpu_device(), 256) == pytest.approx(counted, rel=0.05)
 
 
 def test_settings_without_a_plan_are_untouched():
