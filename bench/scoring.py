@@ -6,6 +6,7 @@ Prints a table and writes bench/results/scoring-cpu.json. Articles are invented,
 
 from __future__ import annotations
 
+import gc
 import platform
 import random
 import sys
@@ -22,7 +23,7 @@ from eval.score import count_documents
 from eval.stats import bootstrap_intervals, resample_weights
 
 ROWS = (1_000, 10_000, 100_000)
-REPEATS = 3
+REPEATS = 7
 RESULTS = Path(__file__).parent / "results" / "scoring-cpu.json"
 NAMES = [
     f"{stem}{ending}" for stem in ("lith", "zin", "car", "met", "pro", "val") for ending in ("ium", "ol", "ine", "ate", "an")
@@ -45,26 +46,30 @@ def invent_articles(rows: int) -> tuple[list[Document], Predictions]:
     return documents, predictions
 
 
-def best_of(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Seconds of processor time of the quickest run: what other programs on the machine take does not count."""
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return min(times)
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Processor time, which leaves out what other programs on the machine take."""
+    gc.collect()
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
-def measure_rows(rows: int) -> dict:
-    documents, predictions = invent_articles(rows)
-    seconds = best_of(lambda: count_documents(documents, predictions))
-    rows = len(predictions)
-    return {"rows": rows, "seconds": seconds, "microseconds_a_row": 1e6 * seconds / rows}
+def measure_rows() -> list[dict]:
+    """The quickest of some runs for each size; the sizes take turns, so that a busy minute hits all of them."""
+    corpora = [invent_articles(rows) for rows in ROWS]
+    rounds = [[processor_seconds(lambda c=corpus: count_documents(*c)) for corpus in corpora] for _ in range(REPEATS)]
+    measured = []
+    for (_, predictions), seconds in zip(corpora, map(min, zip(*rounds, strict=True)), strict=True):
+        rows = len(predictions)
+        measured.append({"rows": rows, "seconds": seconds, "microseconds_a_row": 1e6 * seconds / rows})
+    return measured
 
 
 def measure_bootstrap(documents: int = 500, resamples: int = 1000) -> dict:
     counts = {task: np.random.default_rng(20).integers(0, 9, (documents, 3)) for task in TASKS}
-    seconds = best_of(lambda: bootstrap_intervals(counts, resample_weights(documents, resamples)))
+    seconds = min(
+        processor_seconds(lambda: bootstrap_intervals(counts, resample_weights(documents, resamples))) for _ in range(REPEATS)
+    )
     return {"documents": documents, "resamples": resamples, "figures": 15, "seconds": seconds}
 
 
@@ -73,7 +78,7 @@ def cost(row: dict) -> float:
 
 
 def main() -> None:
-    measured = [measure_rows(rows) for rows in ROWS]
+    measured = measure_rows()
     last = measured[-1]
     result = {
         "device": f"cpu ({platform.machine()})",

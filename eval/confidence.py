@@ -30,17 +30,21 @@ def score_items(rows: Iterable[dict]) -> Confidences:
 
 
 def score_completion(row: dict) -> Iterator[float]:
-    """The mean over the tokens that hold a character of the item, so that long names are not doubted for their length."""
+    """The mean over the tokens that hold a character of the item, so that long names are not doubted for their length.
+
+    Where the tokens do not join to the completion (a server may show a split character as its bytes), tokens cannot be told
+    apart by item, and every item of the answer gets the mean over all of them.
+    """
     if "logprobs" not in row:
         raise InputError(
             f"completions: {row['document']!r}, {row['task']}: no logprobs; generate with them (eval.logprobs=true)"
         )
-    text = "".join(token for token, _ in row["logprobs"])
+    joined = "".join(token for token, _ in row["logprobs"]) == row["completion"]
     ends = np.cumsum([len(token) for token, _ in row["logprobs"]])
     starts = ends - [len(token) for token, _ in row["logprobs"]]
     values = np.array([value for _, value in row["logprobs"]])
-    for start, end in item_places(text, row["task"], row["finish"]):
-        inside = (starts < end) & (ends > start)
+    for start, end in item_places(row["completion"], row["task"], row["finish"]):
+        inside = (starts < end) & (ends > start) | (not joined)
         yield float(values[inside].mean())
 
 

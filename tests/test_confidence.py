@@ -61,6 +61,11 @@ def test_answers_of_every_status(tokens, task, finish, scores):
     assert len(parse_completions(rows)["a", task].items) == len(scores)
 
 
+def test_tokens_that_do_not_join_to_the_answer_count_for_all_its_items():
+    split = row([("- ", -1), ("\\xce", -2), ("\\xb2", -3), ("\n- b", -6)]) | {"completion": "- β\n- b"}
+    assert score_items([split])["a", "chemicals"] == (-3, -3)
+
+
 @given(st.text(alphabet="-* |\nabé", max_size=30), st.sampled_from(TASKS), st.sampled_from(["stop", "length"]))
 def test_as_many_scores_as_items(completion, task, finish):
     assert len(item_places(completion, task, finish)) == len(parse_answer(completion, task, finish).items)
