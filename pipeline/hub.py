@@ -7,6 +7,7 @@ Hub or its client say is passed on without it.
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,10 @@ class Upload:
 def log_in() -> Hub:
     """The Hub as the token's account. Raises InputError where there is no token, or none that may write."""
     from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # in a log they bury what went wrong
     token = get_token()
     if not token:
         raise InputError(f"No Hub token. Make one with write access at {TOKENS}, then set HF_TOKEN or run `hf auth login`.")

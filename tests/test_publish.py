@@ -55,7 +55,7 @@ def run(tmp_path) -> Path:
         "export/run.q8_0.gguf": os.urandom(400_000),
         "export/Modelfile": b"FROM ./run.q8_0.gguf\n",
         "config.yaml": b"{}\n",
-        "eval/test/metrics.json": b"{}",
+        "eval/test/metrics.json": b'{"tasks": {}, "documents": 0}',
     }
     for name, content in files.items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +68,9 @@ def run(tmp_path) -> Path:
 
 def write_parity(run: Path, *, passed: bool = True) -> None:
     digest = sha256((run / "export/run.q8_0.gguf").read_bytes()).hexdigest()
-    models = {"merged": {"passed": True}, "run.q8_0.gguf": {"passed": passed, "sha256": digest}}
-    (run / "export/parity.json").write_text(json.dumps({"passed": passed, "models": models}))
+    facts = {"exact_completions": 1.0, "tasks": {}}
+    models = {"merged": {**facts, "passed": True}, "run.q8_0.gguf": {**facts, "passed": passed, "sha256": digest}}
+    (run / "export/parity.json").write_text(json.dumps({"documents": 20, "passed": passed, "models": models}))
 
 
 def push(

@@ -133,7 +133,7 @@ def save_base(
     return folder
 
 
-def save_adapter(base: Path, folder: Path, seed: int = 1) -> Path:
+def save_adapter(base: Path, folder: Path, seed: int = 1, strength: float = 0.02) -> Path:
     """A LoRA on all seven projections whose B is not zero, with the tokenizer beside it, as training saves them."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -146,10 +146,10 @@ def save_adapter(base: Path, folder: Path, seed: int = 1) -> Path:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
-                weight.normal_(std=0.02)
+                weight.normal_(std=strength)
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_bytes((base / name).read_bytes())
-    settings = {"layout": "separate", "system": SYSTEM, "date": "26 Jul 2024", "base": str(base)}
+    settings = {"layout": "separate", "system_prompt": SYSTEM, "date": "26 Jul 2024", "base_model": str(base)}
     (folder / "medner.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
