@@ -21,6 +21,11 @@ from data.schema import InputError
 
 PRESETS = Path(__file__).parent / "presets"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+POSITIVE = {
+    "model.max_length", "lora.r", "lora.lora_alpha", "train.num_train_epochs", "train.learning_rate",
+    "train.effective_batch_size", "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
+    "train.per_device_eval_batch_size", "train.evaluations", "eval.batch_tokens", "eval.max_new_tokens",
+}  # fmt: skip
 Quant = typing.Literal["f16", "bf16", "q8_0", "q4_k_m", "q5_k_m", "q6_k"]
 
 
@@ -132,7 +137,7 @@ def resolve_explicit(preset: str | None, config: Path | None, assignments: Itera
         if not equals:
             raise InputError(f"--set {assignment}: expected section.key=value")
         where = f"--set {assignment}"
-        explicit[key.strip()] = cast(_yaml(value, where), field_type(key.strip(), where), where)
+        explicit[key.strip()] = read_value(key.strip(), _yaml(value, where), where, where)
     return explicit
 
 
@@ -151,8 +156,16 @@ def read_settings_file(path: Path) -> Explicit:
     for section, values in _mapping(tree, str(path)).items():
         for key, value in _mapping(values, f"{path}: {section}").items():
             name = f"{section}.{key}"
-            explicit[name] = cast(value, field_type(name, str(path)), f"{path}: {name}")
+            explicit[name] = read_value(name, value, str(path), f"{path}: {name}")
     return explicit
+
+
+def read_value(name: str, value: object, file: str, where: str) -> object:
+    """`value` as the setting's type. Raises InputError where it is of another, or not above 0 where it must be."""
+    value = cast(value, field_type(name, file), where)
+    if name in POSITIVE and value is not None and not value > 0:
+        raise InputError(f"{where}: must be above 0, got {value}")
+    return value
 
 
 def apply_settings(explicit: Mapping[str, object], settings: Settings | None = None) -> Settings:

@@ -11,6 +11,7 @@ import yaml
 from data.files import write_text
 from data.schema import InputError
 from pipeline.config import (
+    POSITIVE,
     PRESETS,
     PROJECTIONS,
     Settings,
@@ -78,6 +79,9 @@ def test_assignments_are_cast_to_the_fields_type(assignment, value):
         ("train.layout=both", "must be one of separate, conversation, got 'both'"),
         ("eval.splits=train", "must be one of validation, test, got 'train'"),
         ("export.gguf=[q3]", "must be one of f16, bf16,"),
+        ("train.effective_batch_size=0", "must be above 0, got 0"),
+        ("train.learning_rate=.nan", "must be above 0, got nan"),
+        ("lora.r=-1", "must be above 0, got -1"),
         ("model.name=", "must be str, got None"),
         ("model.name=[a]", "must be str, got ['a']"),
         ("model.name=[", "broken YAML"),
@@ -98,6 +102,7 @@ def test_assignments_that_are_wrong_are_refused(assignment, message):
         ("- train\n", "expected 'key: value' lines, got list"),
         ("train:\n  max_steps: many\n", "train.max_steps: must be int, got 'many'"),
         ("train:\n  a: [\n", ":3: broken YAML"),
+        ("train:\n  evaluations: 0\n", "train.evaluations: must be above 0, got 0"),
         ("", "the file is empty"),
     ],
 )
@@ -117,6 +122,10 @@ def test_later_sources_win(tmp_path):
     assert settings.train.max_steps == 8  # file < assignments, the last of them
     assert settings.lora.r == 16  # nobody's but the default
     assert "lora.r" not in explicit
+
+
+def test_what_must_be_above_nothing_is_a_setting():
+    assert flatten(Settings()).keys() >= POSITIVE
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
