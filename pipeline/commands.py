@@ -30,7 +30,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         add_job_arguments(parser)
     add_push_arguments(run)
     run.add_argument("--push", action="store_true", help="publish to the Hub when all is done")
-    data = add(commands, "data", None, "look at a corpus, or write it in another format")
+    about = "look at a corpus, or write it in another format"
+    data = commands.add_parser("data", help=about, description=about)  # its own commands take --json and --debug
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
     audit = add(kinds, "audit", audit_command, "duplicates, conflicts, lengths, seen names, leaks; exit code 1 on a leak")
     audit.add_argument("path", type=Path, help="a corpus file, a folder with train/validation/test.jsonl, or a run")
