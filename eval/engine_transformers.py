@@ -15,7 +15,7 @@ import numpy
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.engine_cache import Rows, SavedRow
+from eval.engine_cache import Rows, SavedRow, grouped_attention
 from eval.generate import Chat, Engine
 from eval.grounding import Ground, GroundedAnswer, grounding
 from eval.language import read_vocabulary
@@ -169,10 +169,11 @@ def answer_batch(decoding: Decoding, batch: Sequence[Turns]) -> list[list[Answer
     try:
         answers: list[list[Answer]] = [[] for _ in batch]
         saved: list[SavedRow | None] = [None] * len(batch)
-        for turn in range(len(batch[0].ids)):
-            given, saved = _answer_turn(decoding, batch, turn, answers, saved)
-            for own, answer in zip(answers, given, strict=True):
-                own.append(answer)
+        with grouped_attention(decoding.model):
+            for turn in range(len(batch[0].ids)):
+                given, saved = _answer_turn(decoding, batch, turn, answers, saved)
+                for own, answer in zip(answers, given, strict=True):
+                    own.append(answer)
         return answers
     finally:
         decoding.model.train(training)
