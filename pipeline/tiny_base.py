@@ -269,7 +269,8 @@ scaling, its split, special tokens and chat), for trying, testing and changing t
 
 - **Data**: text invented by `pipeline/tiny_text.py`. It lists genes, species, procedures, tissues, cells, doses, long forms
   and pairs joined by a verb; it was never asked for chemicals, diseases or their relations, and shares no name with the sample.
-- **Start**: two heads that look back and one that copies, set by hand (`look_back`); all else random.
+- **Start**: two heads that look back, one that copies, one that finds a word's start, set by hand (`look_back`);
+  all else random.
 - **Training**: {steps} steps of about {TOKENS} tokens, seed {SEED}, learning rate {LEARNING_RATE:g}, {minutes:.0f} minutes
   on two cores.
 - **Made by**: `python -m pipeline.tiny_base`

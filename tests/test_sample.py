@@ -121,11 +121,11 @@ def test_pretraining_and_sample_share_no_stem_and_no_name():
 
 
 def test_the_shipped_sample_keeps_to_its_side():
-    stem = re.compile("|".join(re.escape(form).replace(r"\{s\}", "([a-z]+)") for form in ("{s}plegia", "{s}azole", "{s}asthenia")))
+    stem = re.compile(r"([a-z]+)(?:azole|plegia|asthenia)")
     for document in DOCUMENTS:
         for mention in document.mentions:
             if found := stem.fullmatch(fold(mention.text)):
-                assert side_of(next(filter(None, found.groups()))) == "sample"
+                assert side_of(found[1]) == "sample"
 
 
 def test_no_causing_verb_of_the_sample_is_a_link_of_pretraining():
