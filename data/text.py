@@ -120,6 +120,10 @@ class FoldedText:
         """Whether a word edge of the text stands before folded character `at`."""
         return self.origin[at - 1] != self.origin[at] and is_word_edge(self.text, self.origin[at])
 
+    def holds(self, name: str) -> bool:
+        """Whether `name` stands in the text, as it is written or as scoring compares it: "zinc." where the text has "zinc"."""
+        return bool(self.spans(name) or self.spans(normalise(name)))
+
 
 def find_whole_words(name: str, text: str) -> list[tuple[int, int]]:
     """Every whole-word occurrence of `name` in `text`, in any letter case, as (start, end)."""

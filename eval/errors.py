@@ -231,7 +231,7 @@ def filter_predictions(documents: Sequence[Document], predictions: Predictions) 
     texts = {document.id: FoldedText(document.article) for document in documents}
     filtered = {}
     for (document, task), answer in predictions.items():
-        grounded = [item for item in answer.items if all(map(texts[document].spans, names_of(item)))]
+        grounded = [item for item in answer.items if all(map(texts[document].holds, names_of(item)))]
         kept = tuple(written(grounded).values())
         filtered[document, task] = Answer(kept, "empty" if answer.status == "ok" and not kept else answer.status)
     return filtered

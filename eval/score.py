@@ -116,4 +116,4 @@ def count_rates(documents: Sequence[Document], predictions: Predictions) -> dict
 def count_ungrounded(document: Document, answers: Sequence[Answer]) -> int:
     """Items of which a name is no whole word of the article."""
     text = FoldedText(document.article)
-    return sum(not all(text.spans(name) for name in names_of(item)) for answer in answers for item in answer.items)
+    return sum(not all(map(text.holds, names_of(item))) for answer in answers for item in answer.items)

@@ -152,3 +152,9 @@ def test_names_cut_from_the_text_are_found_as_one_after_the_other(names, text):
 )
 def test_longest_names_win(names, text, expected):
     assert NameIndex(names).find(text) == expected
+
+
+def test_a_name_stands_in_the_text_as_scoring_compares_it():
+    text = FoldedText("Zinc was given (with copper).")
+    assert text.holds("zinc.") and text.holds("copper)") and text.holds("ZINC")
+    assert not text.holds("zin") and not text.holds("lead")
