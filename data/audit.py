@@ -49,7 +49,12 @@ def audit_corpora(corpora: Mapping[str, Corpus], seed: int, tokenizer: Path = TI
 
 
 def audit_split(
-    split: Mapping[str, Sequence[Document]], *, rows: Sequence[Row], tokenizer: Path, given: bool, seed: int
+    split: Mapping[str, Sequence[Document]],
+    *,
+    rows: Sequence[Row],
+    given: bool,
+    seed: int,
+    tokenizer: Path = TINY_TOKENIZER,
 ) -> dict:
     """All the audit's figures as one JSON object; `leaks` holds the verdict."""
     documents = [document for name in SPLITS for document in split[name]]
