@@ -22,6 +22,8 @@ from pipeline.config import Explicit, Settings, apply_settings, flatten, read_se
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "bitsandbytes", "datasets", "llguidance", "gguf")
 
+FIRST_FILES = ("config.yaml", "config.yaml.part", "manifest.json.part")
+
 
 class RunFolder:
     """One run's folder. `manifest` is what manifest.json holds."""
@@ -67,7 +69,7 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
             return run
         if run.manifest["stages"]:
             raise InputError(f"--out {path}: holds a run {other}; name another --out, or start over with --fresh")
-    elif path.is_file() or (path.exists() and any(path.iterdir())):
+    elif holds_something_else(path):
         raise InputError(f"--out {path}: exists and is not a run folder; name another or empty it")
     settings = apply_settings(explicit)
     manifest = {
@@ -120,9 +122,14 @@ def find_difference(run: RunFolder, explicit: Explicit, digest: str) -> str | No
 
 def remove_run(path: Path) -> None:
     """Delete an earlier run for --fresh; anything that is not a run is left alone."""
-    if path.is_file() or (path.exists() and any(path.iterdir())):
+    if holds_something_else(path):
         read_manifest(path)
         shutil.rmtree(path)
+
+
+def holds_something_else(path: Path) -> bool:
+    """Whether there is more than what a run leaves that was killed before its first manifest."""
+    return path.is_file() or path.exists() and any(entry.name not in FIRST_FILES for entry in path.iterdir())
 
 
 def hash_files(files: Iterable[Path]) -> str:

@@ -151,3 +151,10 @@ def test_a_broken_manifest_is_named_with_its_line(run, data):
 def test_reading_a_folder_without_a_run_says_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match="medner run --out"):
         read_run(tmp_path / "none")
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_a_kill_left_before_the_first_manifest_is_begun_again(tmp_path, data, fresh):
+    write_text(tmp_path / "runs" / "killed" / "config.yaml", "model:\n  name: other\n")
+    run = open_run(tmp_path / "runs" / "killed", EXPLICIT, data, fresh=fresh)
+    assert read_run(run.path).settings.model.name == "tiny"
