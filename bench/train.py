@@ -228,7 +228,8 @@ def render_report(report: dict) -> str:
             lines.append(f"{name:<22}  not run: {figures['skipped']}")
             continue
         row = "".join(f"{figures[column]:>14,.3f}" for column in columns) + f"{figures['peak_memory'] / 2**30:>10.2f}"
-        lines.append(f"{name:<22}{row}{figures.get('f1', {}).get('micro', float('nan')):>8.3f}")
+        f1 = f"{figures['f1']['micro']:.3f}" if "f1" in figures else "-"
+        lines.append(f"{name:<22}{row}{f1:>8}")
     lines += [
         f"{name}: {value if value is not None else 'not measured, ' + report['reasons'][name]}"
         for name, value in report["ratios"].items()
