@@ -99,9 +99,12 @@ class Eval:
 
 @dataclass(frozen=True)
 class Export:
+    """`llama_cpp`: a checkout whose converter is used for an architecture other than Llama."""
+
     merge: bool = False
     gguf: tuple[Quant, ...] = ()
     parity_documents: int = 20
+    llama_cpp: str | None = None
 
 
 @dataclass(frozen=True)

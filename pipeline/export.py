@@ -14,7 +14,7 @@ from pipeline.model import load_tokenizer, model_path
 from pipeline.modelfile import server_command, write_modelfile
 from pipeline.parity import check_parity
 from pipeline.publish import default_name
-from pipeline.quantise import MOSTLY, quantise_gguf
+from pipeline.quantise import MOSTLY, convert_with_checkout, quantise_gguf
 from pipeline.run_folder import RunFolder
 
 
@@ -41,14 +41,21 @@ def make_gguf(run: RunFolder, merged: Path, folder: Path, quant: str) -> Path:
     if out.exists():
         return out
     if quant not in MOSTLY:
-        return convert_to_gguf(merged, out, quant, describe_model(run))
+        return convert(run, merged, out, quant)
     sixteen = folder / f"{file_stem(run)}.f16.gguf"
     if sixteen.exists():
         return quantise_gguf(sixteen, out, quant)
-    temporary = convert_to_gguf(merged, folder / "for-quantising.gguf", "bf16", describe_model(run))
+    temporary = convert(run, merged, folder / "for-quantising.gguf", "bf16")
     quantise_gguf(temporary, out, quant)
     temporary.unlink()
     return out
+
+
+def convert(run: RunFolder, merged: Path, out: Path, quant: str) -> Path:
+    checkout = run.settings.export.llama_cpp
+    if checkout:
+        return convert_with_checkout(Path(checkout), merged, out, quant)
+    return convert_to_gguf(merged, out, quant, describe_model(run))
 
 
 def file_stem(run: RunFolder) -> str:
