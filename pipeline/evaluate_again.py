@@ -86,9 +86,12 @@ def ask(run: RunFolder, options: argparse.Namespace, documents: Sequence[Documen
 
 def open_engine_for(run: RunFolder, options: argparse.Namespace) -> Engine:
     """The engine that was asked for: by default the run's adapter, loaded as training loads it."""
+    from pipeline.model import load_model, load_tokenizer, prepare_engine
+
+    if not options.model:
+        prepare_engine(run.path / "unsloth_compiled_cache")  # before transformers, which these import
     from eval.engine_transformers import transformers_engine
     from eval.engines import open_engine
-    from pipeline.model import load_model, load_tokenizer
 
     settings = run.settings
     ground = {"grounded": options.grounded or settings.eval.grounded}

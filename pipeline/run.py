@@ -25,12 +25,14 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
 def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str | None = None) -> RunFolder:
     """Do whatever of the job is not done yet, up to and with the stage `until`."""
-    from pipeline.model import model_path
+    from pipeline.model import model_path, prepare_engine
 
     settings = apply_settings(explicit)
     model_path(settings.model.name)  # before --fresh deletes a run for one that cannot be
     run = open_run(path, explicit, data_files(settings, path), fresh)
     for name, work in STAGES.items():
+        if name != "data" and not run.done(name):
+            prepare_engine(run.path / "unsloth_compiled_cache")  # Unsloth patches transformers, so it comes before it
         if run.stage(name, lambda work=work: work(run)):
             print(f"{name}: done in {run.manifest['stages'][name]['seconds']:.1f} s", file=sys.stderr)
         if name == until:
