@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.engine_cache import Rows, SavedRow, grouped_attention
+from eval.engine_cache import Part, Rows, grouped_attention, merge
 from eval.grounding import Ground, GroundedAnswer
 from eval.turns import Turns
 
@@ -44,13 +45,16 @@ class Answer:
 
 @dataclass
 class Seat:
-    """A chat being held: its answers so far, the last of them in progress while `going`; `saved` while it waits."""
+    """A chat being held: its answers so far, the last of them in progress while `going`."""
 
     chat: Turns
     answers: list[Answer] = field(default_factory=list)
     going: bool = False
-    saved: SavedRow | None = None
     grounded: GroundedAnswer | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.chat.chat.tasks
 
     @property
     def ended(self) -> bool:
@@ -89,8 +93,10 @@ class Seat:
 def hold_chats(decoding: Decoding, chats: Sequence[Turns]) -> Iterator[list[Seat]]:
     """Chats as they end, longest first. Where memory runs out, those in progress start again with half as many at a time."""
     waiting, most = deque(_longest_first(chats)), len(chats)
+    alike = {chat.chat.tasks for chat in chats}
+    openings = {tasks: common_opening([chat for chat in chats if chat.chat.tasks == tasks]) for tasks in alike}
     while waiting:
-        table = Table(decoding, most)
+        table = Table(decoding, most, openings)
         try:
             yield from table.hold(waiting)
         except (MemoryError, RuntimeError) as error:
@@ -107,6 +113,12 @@ def hold_chats(decoding: Decoding, chats: Sequence[Turns]) -> Iterator[list[Seat
             torch.cuda.empty_cache()
 
 
+def common_opening(chats: Sequence[Turns]) -> tuple[int, ...]:
+    """The ids with which all these chats open, each of them going on after that: read once for all."""
+    first = [chat.ids[0] for chat in chats]
+    return tuple(os.path.commonprefix(first)[: min(map(len, first)) - 1])
+
+
 def _longest_first(chats: Sequence[Turns]) -> list[Turns]:
     return sorted(chats, key=lambda chat: chat.positions, reverse=True)
 
@@ -120,10 +132,11 @@ def _out_of_memory(error: Exception) -> bool:
 class Table:
     """The seats of the chats in progress and the batch of their rows: `seats[i]` is row i of `rows`."""
 
-    def __init__(self, decoding: Decoding, most: int):
-        self.decoding, self.most = decoding, most
+    def __init__(self, decoding: Decoding, most: int, openings: Mapping[tuple[str, ...], tuple[int, ...]]):
+        self.decoding, self.most, self.openings = decoding, most, openings
+        self.opened: dict[tuple[str, ...], Rows] = {}  # a row that has read each opening
         self.seats: list[Seat] = []
-        self.between: deque[Seat] = deque()  # those that wait for their next question
+        self.between: deque[tuple[list[Seat], Rows, list[int]]] = deque()  # those that wait for their next question
         self.arriving: list[Seat] = []  # those that read it now
         self.ended: list[Seat] = []  # those not handed on yet
         self.rows: Rows | None = None
@@ -150,7 +163,8 @@ class Table:
 
     def interrupted(self) -> list[Turns]:
         """The chats in progress."""
-        return [seat.chat for seat in (*self.seats, *self.between, *self.arriving)]
+        between = itertools.chain(*(seats for seats, *_ in self.between))
+        return [seat.chat for seat in (*self.seats, *between, *self.arriving)]
 
     def _fill(self, waiting: deque[Turns]) -> None:
         """Seats those between turns and those waiting, once half of the seats are free: merging copies every row's cache."""
@@ -159,29 +173,30 @@ class Table:
         free = places - len(self.seats)
         if free * 2 < places:
             return
-        again = [self.between.popleft() for _ in range(min(free, len(self.between)))]
-        fresh = [Seat(waiting.popleft()) for _ in range(min(free - len(again) - len(self.between), len(waiting)))]
-        self.arriving = again + fresh
-        # Apart: a fresh one reads an article, and the others would be padded to its length.
-        parts = [self._read(group) for group in (again, fresh) if group]
-        if self.rows:
-            parts.insert(0, (self.rows, self.logits))
+        parts = [Part(self.rows, range(len(self.seats)))] if self.rows else []
+        while self.between and len(self.between[0][0]) <= free - len(self.arriving):
+            seats, rows, picked = self.between.popleft()
+            self.arriving += seats
+            parts.append(Part(rows, picked, [seat.ask(self.decoding) for seat in seats]))
+        claimed = len(self.arriving) + sum(len(seats) for seats, *_ in self.between)
+        fresh = [Seat(waiting.popleft()) for _ in range(min(free - claimed, len(waiting)))]
+        fresh.sort(key=lambda seat: seat.tasks)
+        self.arriving += fresh
+        for tasks, group in itertools.groupby(fresh, lambda seat: seat.tasks):
+            texts = [seat.ask(self.decoding)[len(self.openings[tasks]) :] for seat in group]
+            parts.append(Part(self._open(tasks), [0] * len(texts), texts))
+        if not self.arriving:
+            return
+        left = max(seat.left for seat in (*self.seats, *self.arriving))
+        self.rows, said = merge(self.decoding.model, parts, left)
+        self.logits = torch.cat([self.logits, *said] if self.seats else said)
         self.seats, self.arriving = self.seats + self.arriving, []
-        if parts:
-            self.logits = torch.cat([logits for _, logits in parts])
-            self.rows = parts[0][0] if len(parts) == 1 else self._merge([rows for rows, _ in parts])
 
-    def _read(self, seats: Sequence[Seat]) -> tuple[Rows, torch.Tensor]:
-        texts = [seat.ask(self.decoding) for seat in seats]
-        room = max(map(len, texts)) + max(seat.left for seat in seats)
-        rows = Rows.join(self.decoding.model, [seat.saved for seat in seats], room)
-        for seat in seats:
-            seat.saved = None
-        return rows, rows.read(texts)
-
-    def _merge(self, parts: Sequence[Rows]) -> Rows:
-        saved = [rows.save(row) for rows in parts for row in range(len(rows.seen))]
-        return Rows.join(self.decoding.model, saved, max(seat.left for seat in self.seats))
+    def _open(self, tasks: tuple[str, ...]) -> Rows:
+        if tasks not in self.opened:
+            self.opened[tasks] = Rows.empty(self.decoding.model, 1, len(self.openings[tasks]))
+            self.opened[tasks].read([self.openings[tasks]])
+        return self.opened[tasks]
 
     def _step(self) -> None:
         """One token for every seat."""
@@ -199,17 +214,12 @@ class Table:
 
     def _leave(self, stay: Sequence[int]) -> None:
         """Lets the rows that are done go, together once they are a quarter: it copies the cache of all others."""
-        for row, seat in enumerate(self.seats):
-            if seat.ended:
-                self.ended.append(seat)
-            elif not seat.going:
-                seat.saved = self.rows.save(row)
-                self.between.append(seat)
+        self.ended += [seat for seat in self.seats if seat.ended]
+        between = [row for row, seat in enumerate(self.seats) if not seat.going and not seat.ended]
+        if between:
+            self.between.append(([self.seats[row] for row in between], self.rows, between))
         self.seats = [self.seats[row] for row in stay]
-        if stay:
-            self.rows.keep(stay)
-        else:
-            self.rows = self.logits = None
+        self.rows = self.rows.take(stay) if stay else None
 
 
 def _choose(

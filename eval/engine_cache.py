@@ -1,7 +1,7 @@
 """The rows of a batch in the middle of being answered: their key-value cache, who may look at what, and where each stands.
 
 Columns are shared by all rows, so a row has holes: padding on the left of its prompt, and columns written while it had
-nothing to read. The mask hides them, and `SavedRow` leaves them out.
+nothing to read. The mask hides them, and merging leaves them out.
 """
 
 from __future__ import annotations
@@ -81,45 +81,45 @@ class RoomyLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.length
 
-
-@dataclass
-class SavedRow:
-    """One row's cache without its holes: for each layer keys and values, [heads, positions, width]."""
-
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-    positions: int
+    def part(self, rows: torch.Tensor | slice) -> RoomyLayer:
+        """These rows: copied for an index, in the same memory for a slice."""
+        layer = RoomyLayer(self.room)
+        layer.dtype, layer.device, layer.is_initialized = self.dtype, self.device, True
+        layer.keys, layer.values, layer.length = self.keys[rows], self.values[rows], self.length
+        return layer
 
 
 class Rows:
-    """A batch that reads tokens and says what comes next. Made by `join`; changed by `read` and `keep`."""
+    """A batch that reads tokens and says what comes next, with room for so many columns."""
 
-    def __init__(self, model: PreTrainedModel, count: int, room: int):
-        self.model = model
-        self.cache = Cache(layers=[RoomyLayer(room) for _ in range(model.config.num_hidden_layers)])
-        self.seen = torch.zeros(count, room, dtype=torch.bool, device=model.device)  # [rows, columns]
-        self.length = 0  # columns written
+    def __init__(self, model: PreTrainedModel, layers: Sequence[RoomyLayer], seen: torch.Tensor, length: int = 0):
+        self.model, self.cache = model, Cache(layers=list(layers))
+        self.seen = seen  # [rows, columns]: what a row's tokens may look at
+        self.length = length  # columns written
 
     @classmethod
-    def join(cls, model: PreTrainedModel, saved: Sequence[SavedRow | None], room: int) -> Rows:
-        """Rows that stand where `saved` ones stood (None: at the start), with room for as many columns more."""
-        width = max((row.positions for row in saved if row), default=0)
-        rows = cls(model, len(saved), width + room)
-        if width:
-            rows._fill(saved, width)
+    def empty(cls, model: PreTrainedModel, count: int, room: int) -> Rows:
+        layers = [RoomyLayer(room) for _ in range(model.config.num_hidden_layers)]
+        return cls(model, layers, torch.zeros(count, room, dtype=torch.bool, device=model.device))
+
+    def take(self, picked: Sequence[int]) -> Rows:
+        """These rows, in this order, as a batch of their own with the same room."""
+        index = torch.tensor(picked, device=self.seen.device)
+        layers = [layer.part(index) for layer in self.cache.layers]
+        return Rows(self.model, layers, self.seen[index], self.length)
+
+    def view(self, start: int, end: int, length: int) -> Rows:
+        """Rows from `start` to `end` in the same memory, going on at column `length`."""
+        rows = Rows(self.model, [layer.part(slice(start, end)) for layer in self.cache.layers], self.seen[start:end], length)
+        for layer in rows.cache.layers:
+            layer.length = length
         return rows
 
-    def _fill(self, saved: Sequence[SavedRow], width: int) -> None:
-        for number, layer in enumerate(self.cache.layers):
-            keys, values = saved[0].layers[number]
-            layer.lazy_initialization(keys[None], values[None])
-            layer.keys, layer.values = (t.new_zeros(len(saved), *t.shape[1:]) for t in (layer.keys, layer.values))
-            layer.length = width
-            for index, row in enumerate(saved):
-                start = width - row.positions
-                layer.keys[index, :, start:width], layer.values[index, :, start:width] = row.layers[number]
-        for index, row in enumerate(saved):
-            self.seen[index, width - row.positions : width] = True
-        self.length = width
+    def write_to(self, length: int) -> None:
+        """Says that columns up to `length` are written."""
+        self.length = length
+        for layer in self.cache.layers:
+            layer.length = length
 
     def read(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Reads each row's next tokens (none for a row that is done). Returns the logits after them, [rows, vocabulary]."""
@@ -140,15 +140,50 @@ class Rows:
         )
         return output.logits[:, -1]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Lets all other rows go."""
-        index = torch.tensor(rows, device=self.seen.device)
-        self.seen = self.seen[index]
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[index], layer.values[index]
 
-    def save(self, row: int) -> SavedRow:
-        """A copy of one row, for `join`."""
-        columns = self.seen[row, : self.length].nonzero()[:, 0]
-        layers = [(layer.keys[row][:, columns], layer.values[row][:, columns]) for layer in self.cache.layers]
-        return SavedRow(layers, len(columns))
+@dataclass
+class Part:
+    """Rows of a batch that go on in another one, where they first read `texts`, one each, or none of them does."""
+
+    rows: Rows
+    picked: Sequence[int]
+    texts: Sequence[Sequence[int]] = ()
+
+    @property
+    def reading(self) -> int:
+        return max(map(len, self.texts), default=0)
+
+
+def merge(model: PreTrainedModel, parts: Sequence[Part], room: int) -> tuple[Rows, list[torch.Tensor]]:
+    """One batch of the rows of `parts`, holes left out, with `room` for columns more, and what those that read say next.
+
+    Each part is written so that it ends, with what it reads, at the same column: one copy, and no room between.
+    """
+    columns = [[part.rows.seen[row].nonzero()[:, 0] for row in part.picked] for part in parts]
+    width = max(max(map(len, own)) + part.reading for part, own in zip(parts, columns, strict=True))
+    rows = Rows.empty(model, sum(len(part.picked) for part in parts), width + room)
+    template = next(layer for part in parts for layer in part.rows.cache.layers)
+    for layer in rows.cache.layers:
+        layer.lazy_initialization(*(t.new_empty(len(rows.seen), *t.shape[1:]) for t in (template.keys, template.values)))
+    said, start = [], 0
+    for part, own in zip(parts, columns, strict=True):
+        end = width - part.reading
+        for row, (old, kept) in enumerate(zip(part.picked, own, strict=True), start):
+            _copy_row(rows, row, end, part.rows, old, kept)
+        if part.reading:
+            said.append(rows.view(start, start + len(own), end).read(part.texts))
+        start += len(own)
+    rows.write_to(width)
+    return rows, said
+
+
+def _copy_row(rows: Rows, row: int, end: int, old_rows: Rows, old: int, kept: torch.Tensor) -> None:
+    """Copies a row's columns `kept` so that they end at column `end`."""
+    if not len(kept):
+        return
+    first, last = int(kept[0]), int(kept[-1]) + 1
+    columns = slice(first, last) if last - first == len(kept) else kept  # most rows have no holes: copied in one piece
+    rows.seen[row, end - len(kept) : end] = True
+    for new, layer in zip(rows.cache.layers, old_rows.cache.layers, strict=True):
+        new.keys[row, :, end - len(kept) : end] = layer.keys[old][:, columns]
+        new.values[row, :, end - len(kept) : end] = layer.values[old][:, columns]

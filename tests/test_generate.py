@@ -157,7 +157,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, 
     halved = complete(model, tokenizer, documents, tmp_path / "halved.jsonl", **settings)
     assert read_rows(halved) == read_rows(whole)
     assert len(read_lines(halved)) == len(documents) * 3
-    assert sizes[0] > 8 and max(sizes[3:]) <= 3
+    assert max(sizes) > 8 and max(sizes[20:]) <= 3
 
 
 def test_a_failure_of_the_program_is_not_taken_for_a_full_memory(model, tokenizer, documents, tmp_path, monkeypatch):
