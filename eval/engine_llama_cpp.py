@@ -88,6 +88,7 @@ def start_server(path: Path, context: int, parallel: int, threads: int | None) -
     settings = xllamacpp.CommonParams()
     settings.model.path = str(path)
     settings.n_ctx, settings.n_parallel, settings.port, settings.warmup = context, parallel, 0, False
+    settings.verbosity = 1  # errors; its log of every request would bury the run's own lines
     if threads:
         settings.cpuparams.n_threads = threads
     return xllamacpp.Server(settings)
