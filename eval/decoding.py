@@ -21,6 +21,8 @@ from eval.engine_cache import Part, Rows, grouped_attention, merge
 from eval.grounding import Ground, GroundedAnswer
 from eval.turns import Turns
 
+Openings = Mapping[tuple[str, ...], tuple[int, ...]]  # the ids with which all chats of the same tasks open
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -77,6 +79,14 @@ class Seat:
         self.going = True
         return (*unread, *self.chat.ids[turn])
 
+    def read(self, decoding: Decoding) -> list[int]:
+        """Starts the next answer. Returns all ids to be read before it, from the first."""
+        earlier: list[int] = []
+        for answer, ids in zip(self.answers, self.chat.ids, strict=False):
+            earlier += [*ids, *answer.ids]
+        self.ask(decoding)
+        return [*earlier, *self.chat.ids[len(self.answers) - 1]]
+
     def take(self, token: int, chance: float, stops: frozenset[int]) -> None:
         """Adds a token to the answer. The token that ends it, and the last one of a spent budget, will not be read."""
         if self.grounded:
@@ -88,29 +98,6 @@ class Seat:
         answer.ids.append(token)
         answer.logprobs.append(chance)
         self.going = self.left > 0
-
-
-def hold_chats(decoding: Decoding, chats: Sequence[Turns]) -> Iterator[list[Seat]]:
-    """Chats as they end, longest first. Where memory runs out, those in progress start again with half as many at a time."""
-    waiting, most = deque(_longest_first(chats)), len(chats)
-    alike = {chat.chat.tasks for chat in chats}
-    openings = {tasks: common_opening([chat for chat in chats if chat.chat.tasks == tasks]) for tasks in alike}
-    while waiting:
-        table = Table(decoding, most, openings)
-        try:
-            yield from table.hold(waiting)
-        except (MemoryError, RuntimeError) as error:
-            started = table.interrupted()
-            if len(started) < 2 or not _out_of_memory(error):
-                raise
-            most = len(started) // 2
-            waiting = deque(_longest_first([*started, *waiting]))
-        if table.ended:
-            yield table.hand_on()
-        del table  # with its tensors, before the next one takes as much
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def common_opening(chats: Sequence[Turns]) -> tuple[int, ...]:
@@ -132,7 +119,7 @@ def _out_of_memory(error: Exception) -> bool:
 class Table:
     """The seats of the chats in progress and the batch of their rows: `seats[i]` is row i of `rows`."""
 
-    def __init__(self, decoding: Decoding, most: int, openings: Mapping[tuple[str, ...], tuple[int, ...]]):
+    def __init__(self, decoding: Decoding, most: int, openings: Openings):
         self.decoding, self.most, self.openings = decoding, most, openings
         self.opened: dict[tuple[str, ...], Rows] = {}  # a row that has read each opening
         self.seats: list[Seat] = []
@@ -155,11 +142,8 @@ class Table:
                         self._step()
             finally:
                 model.train(training)
-            yield self.hand_on()
-
-    def hand_on(self) -> list[Seat]:
-        ended, self.ended = self.ended, []
-        return ended
+            ended, self.ended = self.ended, []
+            yield ended
 
     def interrupted(self) -> list[Turns]:
         """The chats in progress."""
@@ -201,7 +185,7 @@ class Table:
     def _step(self) -> None:
         """One token for every seat."""
         grounded = [seat.grounded if seat.going else None for seat in self.seats]
-        tokens, chances = _choose(self.decoding, self.logits, grounded)
+        tokens, chances = choose(self.decoding, self.logits, grounded)
         for seat, token, chance in zip(self.seats, tokens, chances, strict=True):
             if seat.going:
                 seat.take(token, chance, self.decoding.stops)
@@ -222,7 +206,30 @@ class Table:
         self.rows = self.rows.take(stay) if stay else None
 
 
-def _choose(
+def hold_chats(decoding: Decoding, chats: Sequence[Turns], kind: type = Table) -> Iterator[list[Seat]]:
+    """Chats as they end, longest first. Where memory runs out, those in progress start again with half as many at a time."""
+    waiting, most = deque(_longest_first(chats)), len(chats)
+    alike = {chat.chat.tasks for chat in chats}
+    openings = {tasks: common_opening([chat for chat in chats if chat.chat.tasks == tasks]) for tasks in alike}
+    while waiting:
+        table = kind(decoding, most, openings)
+        try:
+            yield from table.hold(waiting)
+        except (MemoryError, RuntimeError) as error:
+            started = table.interrupted()
+            if len(started) < 2 or not _out_of_memory(error):
+                raise
+            most = len(started) // 2
+            waiting = deque(_longest_first([*started, *waiting]))
+        if table.ended:
+            yield table.ended
+        del table  # with its tensors, before the next one takes as much
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def choose(
     decoding: Decoding, logits: torch.Tensor, grounded: Sequence[GroundedAnswer | None]
 ) -> tuple[list[int], list[float]]:
     """Each row's best token, of those allowed where it is grounded, and its log-probability where that is asked for."""

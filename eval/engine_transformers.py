@@ -1,6 +1,6 @@
 """The transformers engine: any causal model that transformers, PEFT, bitsandbytes or Unsloth has loaded.
 
-`model.generate` is not called: it keeps no cache across turns, lets no row go, and Unsloth's flips the padding side.
+`model.generate` keeps no cache across turns and lets no row go, so it is called only where nothing else can be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from eval.decoding import Decoding, Seat, decode_text, hold_chats
+from eval.decoding import Decoding, Seat, Table, decode_text, hold_chats
+from eval.decoding_generate import Calls, is_patched
 from eval.generate import Chat, Engine
 from eval.grounding import grounding
 from eval.language import read_vocabulary
@@ -58,7 +59,7 @@ def transformers_engine(
         refuse_too_long(turns, model.config.max_position_embeddings)
         ground = grounding(read_vocabulary(tokenizer, end_id(tokenizer)), listed_sides) if grounded else None
         decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer), batch_tokens, ground, logprobs)
-        for seats in hold_chats(decoding, turns):
+        for seats in hold_chats(decoding, turns, Calls if is_patched(model) else Table):
             yield [row for seat in seats for row in _rows(decoding, seat)]
 
     return answer

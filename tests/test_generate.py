@@ -11,6 +11,7 @@ from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
 from data.text import find_whole_words
 from eval import engine_transformers, generate
+from eval.decoding_generate import is_patched
 from eval.engine_cache import Rows
 from eval.generate import complete, plan_chats, write_completions
 from eval.turns import turn_ids
@@ -84,6 +85,32 @@ def test_batches_answer_as_the_plain_loop_does(model, tokenizer, documents, tmp_
     rows = {key: (row["completion"], row["finish"]) for key, row in read_rows(path).items()}
     assert rows == answer_plainly(model, tokenizer, documents, layout, 20)
     assert {finish for _, finish in rows.values()} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("grounded", [False, True])
+def test_a_patched_model_answers_the_same_through_its_generate(
+    model, tokenizer, documents, tmp_path, monkeypatch, layout, grounded
+):
+    settings = {"layout": layout, "max_new_tokens": 12, "batch_tokens": 5_000, "grounded": grounded, "logprobs": True}
+    ours = complete(model, tokenizer, documents, tmp_path / "ours.jsonl", **settings)
+    monkeypatch.setattr(engine_transformers, "is_patched", lambda model: True)
+    theirs = complete(model, tokenizer, documents, tmp_path / "theirs.jsonl", **settings)
+    ours, theirs = read_rows(ours), read_rows(theirs)
+    chances = [[chance for _, chance in row.pop("logprobs")] for rows in (ours, theirs) for _, row in sorted(rows.items())]
+    assert ours == theirs
+    assert sum(chances[: len(ours)], []) == pytest.approx(sum(chances[len(ours) :], []), abs=1e-3)
+
+
+def test_unsloths_patches_are_recognised(model, monkeypatch):
+    assert not is_patched(model)
+
+    def forward(self):
+        pass
+
+    forward.__module__ = "unsloth.models.llama"
+    monkeypatch.setattr(type(model.model.layers[0].self_attn), "forward", forward)
+    assert is_patched(model)
 
 
 def test_separate_answers_as_transformers_generate_does(model, tokenizer, documents, tmp_path):
