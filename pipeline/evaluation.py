@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data.audit import read_split_folder
 from data.files import read_jsonl, write_json
+from data.pubtator import write_pubtator
 from data.schema import Document
 from eval.baselines import score_baselines
 from eval.confidence import apply_calibration, calibrate, collect_items, score_confidence, score_items
 from eval.locate import write_predictions as write_pubtator_predictions
+from eval.official import score_official
 from eval.parse import Predictions, parse_completions, write_predictions
 from eval.report import write_report
 from eval.score import score_predictions
@@ -55,6 +58,7 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     metrics = score_predictions(documents, predictions)
     metrics["baselines"] = score_baselines(train, documents) | read_base_model(out)
     metrics |= score_sections(train, documents, predictions)
+    metrics["official"] = score_officially(documents, out)
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":
         metrics["confidence"], confidences = weigh_items(run, documents, predictions, rows)
@@ -71,6 +75,14 @@ def write_names_as_offsets(documents: Sequence[Document], predictions: Predictio
     for (document, task), answer in predictions.items():
         items[document][task] = answer.items
     write_pubtator_predictions(documents, items, path)
+
+
+def score_officially(documents: Sequence[Document], out: Path) -> dict:
+    """BioCreative's strict mention figures of predictions.PubTator against gold.PubTator, or why there are none."""
+    if any(mention.start is None for document in documents for mention in document.mentions):
+        return {"mention": None, "reason": "the corpus has no offsets; PubTator and BioC have"}
+    write_pubtator((replace(document, relations=()) for document in documents), out / "gold.PubTator")
+    return {"mention": score_official(out / "gold.PubTator", out / "predictions.PubTator")["mention"]}
 
 
 def read_base_model(out: Path) -> dict:

@@ -44,6 +44,10 @@ def render_metrics(metrics: dict, title: str = "scores") -> str:
     for baseline, tasks in metrics.get("baselines", {}).items():
         lines += ["", f"{LABEL[baseline]}:"]
         lines += [render_row(f"  {task}", tasks[task]) for task in TASKS if task in tasks]
+    official = (metrics.get("official") or {}).get("mention")
+    if official:
+        figures = ", ".join(f"{kind} {100 * official[kind]['f1']:.1f}" for kind in ("Chemical", "Disease", "both"))
+        lines += ["", f"official strict mention F1 (BioCreative V CDR): {figures}"]
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in metrics["rates"].items())
     return "\n".join([*lines, "", f"answers and items at fault: {rates}"])
 
