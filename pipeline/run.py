@@ -123,7 +123,7 @@ def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
     from pipeline.examples import encode_documents
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
-    from pipeline.tracking import ValidationF1, start_tracking
+    from pipeline.tracking import ValidationF1, start_tracking, stop_tracking
     from pipeline.train import train_adapter
 
     split, settings = read_split_folder(run.path / "data"), run.settings
@@ -133,6 +133,8 @@ def train_run(run: RunFolder) -> dict:
     callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if start_tracking(run) else []
     model = load_model(settings, trainable=True)
     facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks)
+    if callbacks:
+        stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)
     return facts
 

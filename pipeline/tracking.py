@@ -79,6 +79,13 @@ class ValidationF1(TrainerCallback):
         wandb.log({f"validation/f1_{task}": scores[task]["f1"] for task in TASKS} | {"train/global_step": state.global_step})
 
 
+def stop_tracking() -> None:
+    """Close what the trainer opened, so that what comes later is added to the same W&B run in order."""
+    import wandb
+
+    wandb.finish()
+
+
 def log_evaluation(run: RunFolder, metrics: dict) -> None:
     """The scores as a table and as summary figures, and the report with its plots as an artifact."""
     import wandb
