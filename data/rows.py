@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from data.files import read_jsonl
@@ -35,7 +36,7 @@ class Row:
     items: tuple[Item, ...]
     document: str | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What rows of one article share, in any letter case: a hash of the article, the same on every machine."""
         return article_key(self.article)
