@@ -18,6 +18,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 GROUPED = "medner_grouped"
+PROMPT_TOKENS = {"cpu": 2048}  # read at once: more of them push each other out of a processor's cache
+PROMPT_TOKENS_ELSEWHERE = 16_384
 
 
 def attend_grouped(
@@ -170,8 +172,11 @@ def merge(model: PreTrainedModel, parts: Sequence[Part], room: int) -> tuple[Row
         end = width - part.reading
         for row, (old, kept) in enumerate(zip(part.picked, own, strict=True), start):
             _copy_row(rows, row, end, part.rows, old, kept)
-        if part.reading:
-            said.append(rows.view(start, start + len(own), end).read(part.texts))
+        at_once = max(1, PROMPT_TOKENS.get(model.device.type, PROMPT_TOKENS_ELSEWHERE) // max(part.reading, 1))
+        for first in range(0, len(part.texts), at_once):
+            texts = part.texts[first : first + at_once]
+            padding = part.reading - max(map(len, texts))
+            said.append(rows.view(start + first, start + first + len(texts), end + padding).read(texts))
         start += len(own)
     rows.write_to(width)
     return rows, said

@@ -15,7 +15,7 @@ from eval.decoding_generate import Calls, is_patched
 from eval.generate import Chat, Engine
 from eval.grounding import grounding
 from eval.language import read_vocabulary
-from eval.turns import Turns, end_id, refuse_markers, refuse_too_long, turn_ids  # noqa: F401 -- training reads two of them here
+from eval.turns import Turns, end_id, refuse_too_long, turn_ids
 
 
 def open_transformers(
