@@ -111,7 +111,7 @@ def render_cards(metrics: Mapping) -> str:
 
 
 def render_section(name: str, metrics: Mapping) -> str:
-    tables = [table for table in build_tables(metrics) if table.name == name]
+    tables = build_tables(metrics, [name])
     if not tables:
         return ""
     plots = PLOTS[name](metrics)

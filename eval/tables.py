@@ -27,9 +27,17 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def build_tables(metrics: Mapping) -> list[Table]:
-    builders = (headline, floors, conventions, slices, rates, fault_counts, confidence)
-    return [table for build in builders for table in build(metrics)]
+def build_tables(metrics: Mapping, sections: Sequence[str] | None = None) -> list[Table]:
+    """The tables of some sections, or all: scores, relations, generalisation, faults, confidence."""
+    builders = {
+        "scores": (headline, floors),
+        "relations": (conventions,),
+        "generalisation": (slices,),
+        "faults": (rates, fault_counts),
+        "confidence": (confidence,),
+    }
+    wanted = builders if sections is None else sections
+    return [table for section in wanted for build in builders[section] for table in build(metrics)]
 
 
 def percent(value: float | None) -> str:
@@ -217,6 +225,4 @@ def _cell(text: str) -> str:
 
 def render_markdown(metrics: Mapping, sections: Sequence[str] | None = None) -> str:
     """All tables, or those of some sections: scores, relations, generalisation, faults, confidence."""
-    return (
-        "\n\n".join(render_table(table) for table in build_tables(metrics) if sections is None or table.name in sections) + "\n"
-    )
+    return "\n\n".join(map(render_table, build_tables(metrics, sections))) + "\n"

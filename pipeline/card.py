@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.schema import TASKS
+from eval.tables import render_markdown
 from pipeline.card_use import LIMITS, render_licence, render_use
 from pipeline.config import Settings
 from pipeline.run_folder import read_run
@@ -21,6 +22,7 @@ BASELINES = {
     "dictionary": "a dictionary of the names in train",
     "cooccurrence": "co-occurrence of those names",
 }
+DETAILS = ("relations", "generalisation")  # not the faults: their examples quote the corpus, which is not ours to publish
 CONVENTION = """\
 Per document and task, sets of strings are compared after the same normalisation on both sides (Unicode NFKC, letter case, white
 space, surrounding quotes, `. , ; :` and unmatched brackets). Whatever is predicted and not gold is a false positive; an answer
@@ -159,6 +161,8 @@ def render_results(metrics: Mapping | None) -> str:
     blocks += ["What it has to beat, on the same articles:", below] if baselines else []
     blocks.append(CONVENTION)
     blocks += [f"Faults: {rates} (the first three of answers, the others of items)."] if rates else []
+    more = render_markdown(metrics, DETAILS).strip()
+    blocks += ["<details><summary>By convention and by kind of name</summary>", more, "</details>"] if more else []
     return "\n\n".join(blocks)
 
 

@@ -79,6 +79,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("transformers", "llama.cpp", "openai", "vllm"), default="transformers")
     parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
     parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
+    parser.add_argument("--markdown", action="store_true", help="print every figure of the report, as Markdown")
     parser.add_argument("--cases", action="store_true", help="five sentences with known answers, pass or fail")
 
 

@@ -56,7 +56,8 @@ def evaluate_again(options: argparse.Namespace) -> Outcome:
     if options.listed_sides:
         ceiling = listed_ceiling(documents)
         notes.insert(0, f"relations between listed names only: with perfect lists, recall could reach {ceiling:.1%}")
-    return metrics, "\n\n".join([render_metrics(metrics, str(out)), *notes]), 0
+    shown = (out / "report.md").read_text(encoding="utf-8") if options.markdown else render_metrics(metrics, str(out))
+    return metrics, "\n\n".join([shown, *notes]), 0
 
 
 def listed_ceiling(documents: Sequence[Document]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.audit import read_split_folder
-from data.files import read_jsonl, write_json
+from data.files import read_jsonl, write_json, write_text
 from data.pubtator import write_pubtator
 from data.schema import Document
 from eval.baselines import score_baselines
@@ -16,7 +16,7 @@ from eval.confidence import apply_calibration, calibrate, collect_items, score_c
 from eval.locate import write_predictions as write_pubtator_predictions
 from eval.official import score_official
 from eval.parse import Predictions, parse_completions, write_predictions
-from eval.report import write_report
+from eval.report import render_markdown, write_report
 from eval.score import score_predictions
 from eval.sections import score_sections
 from pipeline.run_folder import RunFolder
@@ -66,6 +66,7 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     model, layout, digest = run.settings.model.name, run.settings.train.layout, run.manifest["data_sha256"]
     notes = [f"model {model}", f"layout {layout}", f"data sha256 {digest[:12]}"]
     report = {"documents": documents, "predictions": predictions, "metrics": metrics, "confidences": confidences}
+    write_text(out / "report.md", f"# {title}\n\n{render_markdown(metrics)}")
     write_report(out / "report.html", **report, title=title, notes=notes)
     return {task: round(figures["f1"], 4) for task, figures in metrics["tasks"].items()}
 

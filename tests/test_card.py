@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from data.schema import InputError
+from data.schema import Document, InputError, Mention
 from pipeline.card import write_card
 
 REPO = "me/Llama-3.2-3B-medical-ner-20261122_120000"
@@ -154,3 +154,17 @@ def test_a_leak_is_told_in_bold(tmp_path):
 def test_no_run_no_card(tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         write_card(tmp_path)
+
+
+def test_conventions_and_slices_are_folded_in_without_a_word_of_the_corpus(tmp_path):
+    from eval.parse import Answer
+    from eval.score import score_predictions
+    from eval.sections import score_sections
+    from pipeline.card import render_results
+
+    document = Document("1", "Zorbine caused morlitis.", None, (Mention("Zorbine", "Chemical"), Mention("morlitis", "Disease")))
+    answers = {("1", task): Answer((), "empty") for task in document.tasks}
+    metrics = score_predictions([document], answers) | score_sections([document], [document], answers)
+    results = render_results(metrics)
+    assert "<details>" in results and "alias-aware" in results and "What makes chemicals hard" in results
+    assert "Zorbine" not in results and "morlitis" not in results
