@@ -109,11 +109,12 @@ class Export:
 
 @dataclass(frozen=True)
 class Publish:
-    """`artifacts`: none named means the adapter and whatever was exported."""
+    """`artifacts`: none named means the adapter and whatever was exported. `checkpoints`: send each while training goes on."""
 
     repo: str | None = None
     private: bool = True
     artifacts: tuple[typing.Literal["adapter", "merged", "gguf", "checkpoints"], ...] = ()
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,10 @@ def plan_uploads(run: Path, artifacts: Sequence[str], base: str) -> list[list[Up
         raise InputError(f"artifact {min(unknown)!r} is unknown: {', '.join(ARTIFACTS)}.")
     groups = []
     if "adapter" in artifacts:
-        groups.append(_adapter(run / "adapter", "", base))
+        groups.append(adapter_uploads(run / "adapter", "", base))
     if "checkpoints" in artifacts:
         folders = sorted((run / "checkpoints").glob("checkpoint-*"))
-        groups += [_adapter(folder, f"checkpoints/{folder.name}/", base) for folder in folders]
+        groups += [adapter_uploads(folder, f"checkpoints/{folder.name}/", base) for folder in folders]
     if "merged" in artifacts:
         merged = _require(run / "export" / "merged")
         # merge.json names local paths and says nothing to others.
@@ -86,7 +86,8 @@ def plan_uploads(run: Path, artifacts: Sequence[str], base: str) -> list[list[Up
     return [group for group in groups if group]
 
 
-def _adapter(folder: Path, to: str, base: str) -> list[Upload]:
+def adapter_uploads(folder: Path, to: str, base: str) -> list[Upload]:
+    """The adapter's files in `folder`, under `to`, with no path of this machine in them."""
     _require(folder / "adapter_model.safetensors")
     uploads = _present(folder, ADAPTER_FILES, to)
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))

@@ -130,10 +130,15 @@ def train_run(run: RunFolder) -> dict:
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
     budgets = run.manifest["max_new_tokens"]
-    callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if start_tracking(run) else []
+    tracked = start_tracking(run)
+    callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if tracked else []
+    if settings.publish.checkpoints:
+        from pipeline.checkpoints import CheckpointUploads
+
+        callbacks.append(CheckpointUploads(run))
     model = load_model(settings, trainable=True)
     facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks)
-    if callbacks:
+    if tracked:
         stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)
     return facts
