@@ -133,16 +133,17 @@ def cut_to_precision(run: RunFolder, split: str, min_precision: float) -> Outcom
     """Thresholds chosen on validation for a wanted precision, and what they cost in recall on `split`."""
     if not 0 < min_precision < 1:
         raise InputError(f"--min-precision {min_precision}: must be between 0 and 1")
-    validation, documents, rows, predictions = read_weighed(run, "validation")[0], *read_weighed(run, split)
-    confidences = score_items(rows)
-    section = score_confidence(validation_items(run), collect_items(documents, predictions, confidences), min_precision)
-    calibrated = apply_calibration(confidences, calibrate(validation_items(run)))
+    known, known_rows, known_predictions = read_weighed(run, "validation")
+    documents, rows, predictions = read_weighed(run, split)
+    validation, confidences = collect_items(known, known_predictions, score_items(known_rows)), score_items(rows)
+    section = score_confidence(validation, collect_items(documents, predictions, confidences), min_precision)
+    calibrated = apply_calibration(confidences, calibrate(validation))
     kept = keep_confident(predictions, calibrated, {task: one["threshold"] for task, one in section.items()})
     out = run.path / "eval" / split / f"min-precision-{min_precision:g}"
     write_predictions(kept, out / "predictions.jsonl")
     metrics = score_predictions(documents, kept) | {"confidence": section}
     write_json(out / "metrics.json", metrics)
-    head = f"thresholds from {len(validation)} validation articles for a precision of {min_precision:.0%}, applied to {split}:"
+    head = f"thresholds from {len(known)} validation articles for a precision of {min_precision:.0%}, applied to {split}:"
     lines = [head, ""]
     lines += [describe_cut(task, one) for task, one in section.items()]
     return metrics, "\n".join([*lines, "", render_metrics(metrics, f"{split}, what is kept")]), 0
@@ -165,8 +166,3 @@ def read_weighed(run: RunFolder, split: str) -> tuple:
         raise InputError(f"{path}: missing; confidence needs both splits evaluated (eval.splits=validation,test)")
     rows = [row for _, row in read_jsonl(path)]
     return read_split_folder(run.path / "data")[split], rows, parse_completions(rows)
-
-
-def validation_items(run: RunFolder) -> dict:
-    documents, rows, predictions = read_weighed(run, "validation")
-    return collect_items(documents, predictions, score_items(rows))

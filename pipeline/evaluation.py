@@ -56,7 +56,7 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     write_predictions(predictions, out / "predictions.jsonl")
     write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
     metrics = score_predictions(documents, predictions)
-    metrics["baselines"] = score_baselines(train, documents) | read_base_model(out)
+    metrics["baselines"] = score_baselines(train, documents) | read_base_model(run, name, out)
     metrics |= score_sections(train, documents, predictions)
     metrics["official"] = score_officially(documents, out)
     confidences = None
@@ -86,10 +86,12 @@ def score_officially(documents: Sequence[Document], out: Path) -> dict:
     return {"mention": score_official(out / "gold.PubTator", out / "predictions.PubTator")["mention"]}
 
 
-def read_base_model(out: Path) -> dict:
-    """The untuned model's figures, where it was evaluated on the same split."""
-    path = out / "base" / "metrics.json"
-    return {"base_model": json.loads(path.read_text(encoding="utf-8"))["tasks"]} if path.exists() else {}
+def read_base_model(run: RunFolder, name: str, out: Path) -> dict:
+    """The untuned model's figures on the same split, for whatever variant is scored but itself."""
+    path = run.path / "eval" / name / "base" / "metrics.json"
+    if out == path.parent or not path.exists():
+        return {}
+    return {"base_model": json.loads(path.read_text(encoding="utf-8"))["tasks"]}
 
 
 def weigh_items(
