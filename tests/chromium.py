@@ -89,13 +89,20 @@ class Page:
         return answer["result"].get("value")
 
     def click(self, selector: str) -> None:
-        """A press of the mouse on the middle of an element, as a user's."""
-        box = self.run(
-            f"(() => {{const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', behavior: "
-            "'instant'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]})()"
+        """A press of the mouse on the middle of an element, as a user's; again where the page moved under the mouse."""
+        aim = (
+            f"(async () => {{const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center', "
+            "behavior: 'instant'}); for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame); "
+            "window.hit = false; e.addEventListener('click', () => window.hit = true, {once: true, capture: true}); "
+            "const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]})()"
         )
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+        for _ in range(5):
+            x, y = self.run(aim)
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            if self.run("window.hit"):
+                return
+        raise AssertionError(f"no click reaches {selector}")
 
     def press(self, key: str) -> None:
         codes = {"ArrowDown": 40, "ArrowUp": 38, "Tab": 9, "Enter": 13, "Home": 36, "End": 35}
