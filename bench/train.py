@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit("bench.train: no CUDA GPU here; use --tiny")
         model = "tiny" if options.tiny else options.model or str(write_random_model(Path(folder) / "model"))
         results = {name: run_apart(name, model, options) for name in choose_recipes(options)}
+        if options.test_articles and {"ours_separate", "ours_conversation"} <= set(results):
+            results["ours_separate_in_equal_time"] = run_apart("ours_separate", model, shorten(options, results))
         report = make_report(results, device.name, model, options)
     print(render_report(report), file=sys.stderr)
     name = device.name.lower().replace(" ", "-") + (f"-as-{options.gpu}" if options.gpu else "")
@@ -97,6 +99,12 @@ def run_apart(name: str, model: str, options: argparse.Namespace) -> dict:
     if ran.returncode:
         sys.exit(f"bench.train: recipe {name} failed; its error is above")
     return json.loads(ran.stdout.strip().split("\n")[-1])
+
+
+def shorten(options: argparse.Namespace, results: dict[str, dict]) -> argparse.Namespace:
+    """The options under which the separate layout trains for as long as the conversation layout did."""
+    slower, faster = (results[name]["articles_per_second"] for name in ("ours_separate", "ours_conversation"))
+    return argparse.Namespace(**vars(options) | {"epochs": round(options.epochs * slower / faster, 4)})
 
 
 def unsloth_missing() -> str | None:
@@ -208,7 +216,7 @@ def make_report(results: dict[str, dict], device: str, model: str, options: argp
         "planned_for": options.gpu,
         "n": options.articles,
         "epochs": options.epochs,
-        "clock": "processor seconds of one thread" if options.tiny else "seconds",
+        "clock": "processor seconds over threads" if options.tiny else "seconds",
         "recipes": results,
         "ratios": ratios,
         "reasons": reasons,

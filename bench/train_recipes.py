@@ -165,12 +165,12 @@ def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan, 
 def time_training(trainer: SFTTrainer, cuda: bool) -> tuple[float, int]:
     """The share of the whole training done in a second, and its steps; the first `WARM_UP` steps are left out.
 
-    On a CPU the clock is this process's own processor time, of one thread: what else the machine does must not count.
+    On a CPU the clock is this process's own (`processor_clock`): what else the machine does must not count.
     """
     import torch
     from transformers import TrainerCallback
 
-    clock, times = (time.perf_counter if cuda else time.process_time), []
+    clock, times = (time.perf_counter if cuda else processor_clock), []
 
     class Clock(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -184,13 +184,20 @@ def time_training(trainer: SFTTrainer, cuda: bool) -> tuple[float, int]:
     return (len(times) - WARM_UP) / len(times) / (times[-1] - times[WARM_UP - 1]), len(times)
 
 
+def processor_clock() -> float:
+    """This process's processor seconds over its threads: the clock's seconds, were nothing else running."""
+    import torch
+
+    return time.process_time() / torch.get_num_threads()
+
+
 def measure_matrix_rate(settings: Settings, cuda: bool) -> float:
     """FLOP/s of the best of several large square products in the model's precision."""
     import torch
 
     size, device = (8192, "cuda") if cuda else (1024, "cpu")
     matrix = torch.randn(size, size, device=device, dtype=getattr(torch, settings.model.dtype))
-    clock, best = (time.perf_counter if cuda else time.process_time), float("inf")
+    clock, best = (time.perf_counter if cuda else processor_clock), float("inf")
     for _ in range(10):
         started = clock()
         matrix @ matrix

@@ -1,6 +1,6 @@
 """Invented names: chemicals, diseases and what stands beside them (genes, species, procedures, tissues, doses).
 
-A name is a stem of two or three syllables in a form that its kind can be told by, most of the time: `torvazole`,
+A name is a stem of two or three syllables in a form that its kind can be told by, most of the time: `chlortorvine`,
 `acute melkinitis`, `TVK2`. Stems, codes and abbreviations belong either to the sample or to the text that the tiny base
 model is pretrained on, by a hash of their letters, so that the two never share one. Nothing here is a real name on purpose.
 """
@@ -12,47 +12,54 @@ from random import Random
 from zlib import crc32
 
 SIDES = ("pretraining", "sample")
-SYLLABLES = """
-    ba bel bor bri cal cor cra dal den dor dra el fa fen flo fra ga gel gor gri hal hes hul ja jor kal kel kin kra la len
-    lor lu mal mel mir mo nar nel nor nu ol or pal pel pra qua ral ren ros sa sel sor sta ta tel tor tri ul va vel vex vor
-    vra wel wen xan ya yor za zel zor
-""".split()  # noqa: SIM905
-CLOSERS = "bcdfgklmnprstvxz"
+ONSETS = ["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z"]
+RHYMES = ["al", "an", "ar", "el", "en", "ig", "im", "ol", "os", "ud", "ur", "yx"]
 
 FORMS = {
     "chemical": (
-        "{s}azole", "{s}amine", "{s}olol", "meth{s}ol", "chlor{s}ine", "fluoro{s}ane", "cef{s}im", "{s}astatin",
-        "{s}omycin", "{s}idone", "{s}oxine", "{s}ane",
-        "{s}ine",
-        "{s}azepam", "{s}icillin", "{s}afil", "{s}april", "{s}urea", "{s}ic acid", "{s}ium chloride", "sodium {s}ate",
-        "{s}amide hydrochloride",
-        "alpha-{s}ine", "N-methyl{s}amine", "5-hydroxy{s}ane", "2,4-di{s}ol", "{s}azole-{n}", "(+)-{s}ine",
-        "{code}-{nnn}", "{s}ex",
-        "{s}ia", "{s}in",
+        "chlor{s}ine", "meth{s}ol", "fluoro{s}ane", "cef{s}im", "bromo{s}ate", "nitro{s}ine", "oxy{s}one", "thio{s}ol",
+        "sulfa{s}ine", "amino{s}ane", "carba{s}ol", "hydroxy{s}ine", "benz{s}ate", "pheno{s}al", "acetyl{s}ine",
+        "iodo{s}azole", "cyclo{s}amine", "ethyl{s}urea", "sodium {s}ate", "potassium {s}ide", "calcium {s}ate",
+        "N-methyl{s}amine", "alpha-{s}ine", "beta-{s}olol", "5-hydroxy{s}ane", "2,4-di{s}ol", "oxy{s}one-{n}",
+        "chlor{s}ic acid", "{s}azole", "{code}-{nnn}", "{s}ia",
     ),
     "disease": (
-        "{s}itis", "{s}osis", "{s}opathy", "{s}emia", "{s}algia", "{s}oma", "{s}plegia", "{s}uria", "hypo{s}emia",
-        "dys{s}ia", "brady{s}ia", "neuro{s}opathy", "poly{s}itis", "{s}edema",
-        "{s}asthenia",
-        "acute {s}itis", "chronic {s}osis", "type {n} {s}emia", "{s}ic neuropathy", "{s}al failure", "{s}al haemorrhage",
-        "{S} syndrome", "{S} disease", "{s} fever", "non-{s}al seizures", "post-{s}al tremor", "hyper{s}emia",
-        "{s}al bleeding",
-        "{s}algia of the {s}oid", "{s}ia", "{s}ex", "{s}in",
+        "hyper{s}emia", "hypo{s}emia", "dys{s}ia", "brady{s}ia", "tachy{s}ia", "neuro{s}opathy", "poly{s}itis",
+        "myo{s}algia", "nephro{s}osis", "hepato{s}itis", "cardio{s}opathy", "dermato{s}itis", "arthr{s}algia",
+        "encephal{s}itis", "leuko{s}emia", "thrombo{s}emia", "haemo{s}uria", "acute {s}itis", "chronic {s}osis",
+        "severe {s}plegia", "familial {s}oma", "toxic {s}opathy", "juvenile {s}asthenia", "type {n} {s}emia",
+        "post-{s}al tremor", "non-{s}al seizures", "hypo{s}algia of the {s}oid", "{s}opathy", "{S} syndrome",
+        "{s}ia",
     ),
-    "gene": ("{CODE}{n}", "{CODE}-{nnn}", "{CODE}", "{s}in-{n}", "{s}in receptor", "{s}ase", "cyto{s}in", "{s}ase kinase",
-        "{S}{n}A", "{s}in", "{s}ex"),
-    "species": ("{S}us {s}ensis", "{S}ella {s}ata", "{S}. {s}ii", "{s} mice", "{s}fish", "{S}ium {s}orum",
-        "{s} monkeys", "{s}ia"),
-    "procedure": ("{s}ectomy", "{s}oscopy", "{s}ography", "{s}oplasty", "endo{s}oscopy", "lapar{s}otomy",
-        "{S} test", "{s} transplantation",
-        "percutaneous {s}otomy", "{s}ex scan"),
-    "tissue": ("{s}al cortex", "peri{s}ium", "ventral {s}oid", "{s}ic duct", "{s} gland", "left {s}oid",
-        "{s}al nerve", "{s}icular membrane",
-        "{s}oid", "{s}ia"),
-    "cell": ("{s}ocytes", "mono{s}ocytes", "pro{s}oblasts", "{s}oblasts", "{s}ic cells", "{S} cells",
-        "{CODE}-{n} cells", "{s}ophages"),
-    "dose": ("{n} mg/kg", "{nn} mg daily", "{n}.{n} ml/h", "{nn} units", "{nnn} micrograms", "{nn} mg twice a day"),
-}
+    "gene": (
+        "cyto{s}in", "inter{s}in-{n}", "onco{s}ase", "proto{s}ase", "lipo{s}ase", "glyco{s}in", "ribo{s}ase", "mito{s}in",
+        "kinase {CODE}{n}", "receptor {CODE}-{n}", "homeo{s}A{n}", "ubi{s}ase", "{CODE}{n}", "{CODE}-{nnn}", "{s}ase",
+        "{s}ex",
+    ),
+    "species": (
+        "Strepto{s}us {s}ensis", "Lacto{s}us {s}ata", "Myco{s}um {s}orum", "Entero{s}ella {s}ii", "wild {s}fish",
+        "young {s} monkeys", "adult {s} mice", "female {s} rats", "white {s}birds", "Salmo{s} {s}ensis", "{s}fish",
+        "{S}ella {s}ata", "{s}ia",
+    ),
+    "procedure": (
+        "endo{s}oscopy", "lapar{s}otomy", "percutaneous {s}otomy", "crani{s}otomy", "angio{s}ography", "radio{s}ography",
+        "ultra{s}ography", "partial {s}ectomy", "bilateral {s}oplasty", "open {s}ectomy", "electro{s}ography",
+        "tomo{s} scan", "{s}ectomy", "{S} test",
+    ),
+    "tissue": (
+        "peri{s}ium", "ventral {s}oid", "left {s}oid", "right {s}oid", "dorsal {s} gland", "inner {s} layer",
+        "upper {s}al nerve", "lower {s}ic duct", "sub{s}oid", "supra{s}ium", "outer {s}al cortex",
+        "medial {s}icular membrane", "{s}al nerve", "{s}ia",
+    ),
+    "cell": (
+        "mono{s}ocytes", "pro{s}oblasts", "lympho{s}ocytes", "erythro{s}oblasts", "macro{s}ophages", "fibro{s}oblasts",
+        "granulo{s}ocytes", "stem {s} cells", "giant {s} cells", "primary {s}ocytes", "micro{s}ophages", "{s}ocytes",
+        "{CODE}-{n} cells",
+    ),
+    "dose": (
+        "{n} mg/kg", "{nn} mg daily", "{n}.{n} ml/h", "{nn} units", "{nnn} micrograms", "{nn} mg twice a day",
+    ),
+}  # fmt: skip
 
 
 @dataclass
@@ -79,8 +86,7 @@ def _claim(source: Source, candidate) -> str:
 
 
 def _stem(random: Random) -> str:
-    syllables = "".join(random.choices(SYLLABLES, k=random.choice((1, 1, 2))))
-    return syllables + random.choice(CLOSERS) + random.choice("aeiou") + random.choice(CLOSERS)
+    return "".join(random.choice(ONSETS) + random.choice(RHYMES) for _ in range(random.choice((2, 2, 3))))
 
 
 def _code(random: Random) -> str:

@@ -161,9 +161,8 @@ def head_bytes(settings: Settings, model: Architecture, device: Device, lengths:
 
 
 def cache_bytes(settings: Settings, model: Architecture) -> int:
-    """A position's keys and values; twice in the conversation layout, where a turn's cache is copied into the next one's."""
-    copies = 2 if settings.train.layout == "conversation" else 1
-    return copies * 2 * model.num_hidden_layers * model.key_size * element_bytes(settings)
+    """A position's keys and values, twice: rows that join a batch are copied, with those in it, into the next one's cache."""
+    return 2 * 2 * model.num_hidden_layers * model.key_size * element_bytes(settings)
 
 
 def reading_bytes(settings: Settings, model: Architecture, longest: int) -> int:

@@ -6,7 +6,9 @@ a little less than is printed on the card. A named GPU imports no torch.
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -58,8 +60,7 @@ GPUS = {
 }
 # Words of the name that PyTorch reports -> the table's key; the first that fits.
 REPORTED = (("H200", "h200"), ("H100", "h100"), ("A100", "a100-80"), ("A10", "a10"), ("L4", "l4"), ("T4", "t4"))
-# A core's float32 rate (two AVX2 multiply-adds of 8 lanes at about 2.5 GHz: 80 GFLOP/s) and a desktop's memory.
-CPU_CORE_RATE, CPU_BANDWIDTH = 80e9, 20e9
+CPU_BANDWIDTH = 20e9  # a desktop's memory
 
 
 def named_device(name: str, count: int = 1) -> Device:
@@ -72,9 +73,21 @@ def named_device(name: str, count: int = 1) -> Device:
 
 
 def cpu_device(count: int = 1) -> Device:
-    """This machine's processor; its rate is a guess from its cores."""
-    cores = usable_cores()
-    return Device("cpu", "cpu", cpu_memory(), cores * CPU_CORE_RATE / count, CPU_BANDWIDTH, count=count, rated=False)
+    """This machine's processor, its rate measured and shared by `count` processes."""
+    return Device("cpu", "cpu", cpu_memory(), measure_cpu_rate(usable_cores()) / count, CPU_BANDWIDTH, count=count, rated=False)
+
+
+@functools.cache
+def measure_cpu_rate(cores: int, side: int = 1024) -> float:
+    """FLOP/s of `cores` in float32 matrix products: the best of five by the processor's clock, in about a tenth of a second."""
+    import numpy
+
+    matrix, best = numpy.random.default_rng(0).random((side, side), dtype=numpy.float32), float("inf")
+    for _ in range(5):
+        started = time.process_time()  # of all threads together
+        matrix @ matrix
+        best = min(best, time.process_time() - started)
+    return cores * 2 * side**3 / best
 
 
 def usable_cores() -> int:

@@ -7,7 +7,8 @@ in the text, with stems of their own, and are never listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 
 from data.prompts import OPENING, SYSTEM, render_answer
@@ -196,21 +197,26 @@ def new_exercise(random: Random) -> list[tuple[str, str]]:
     """A snippet with two or three lists asked of it and little else said, as (question, answer) pairs."""
     draft, link, entities = new_snippet(Source(random, "pretraining", set()))
     requests = _requests(draft, link, entities)
-    asked = random.sample(requests[:3], 2) + random.sample(requests[4:], 1) * (random.random() < 0.2)
+    return _ask(draft, random.sample(requests[:3], 2) + random.sample(requests[4:], 1) * (random.random() < 0.2))
+
+
+def new_reading(random: Random) -> list[tuple[str, str]]:
+    """The same of a whole article, with five lists asked of it."""
+    draft, link, entities = new_article(Source(random, "pretraining", set()))
+    return _ask(draft, random.sample(_requests(draft, link, entities), 5))
+
+
+def _ask(draft: Draft, asked: list[Request]) -> list[tuple[str, str]]:
     questions = [f"List of extracted {called}:" for _, called, _ in asked]
     answers = [render_answer(list(dict.fromkeys(items))) for *_, items in asked]
     return list(zip([f"{draft.text}\n\n{questions[0]}", *questions[1:]], answers, strict=True))
 
 
-def exercises(seed: int) -> Iterator[list[tuple[str, str]]]:
-    """Endless exercises, the same for the same seed."""
+def endless(new: Callable, seed: int) -> Iterator:
+    """What `new` makes of one stream of random numbers after the other, the same for the same seed."""
     random = Random(seed)
     while True:
-        yield new_exercise(random)
+        yield new(random)
 
 
-def conversations(seed: int) -> Iterator[list[dict[str, str]]]:
-    """Endless conversations, the same for the same seed."""
-    random = Random(seed)
-    while True:
-        yield new_conversation(random)
+exercises, readings, conversations = (partial(endless, new) for new in (new_exercise, new_reading, new_conversation))

@@ -94,8 +94,9 @@ def test_what_makes_it_hard_is_there():
 
 
 def test_forms_that_several_kinds_share_need_their_context():
+    forms = {kind: {form.upper() for form in forms} for kind, forms in FORMS.items()}
     for kind in ("disease", "gene"):
-        assert len(set(FORMS["chemical"]) & set(FORMS[kind])) >= 2
+        assert forms["chemical"] & forms[kind]
 
 
 def test_pairs_that_are_treated_or_denied_are_not_related():
@@ -121,11 +122,9 @@ def test_pretraining_and_sample_share_no_stem_and_no_name():
 
 
 def test_the_shipped_sample_keeps_to_its_side():
-    stem = re.compile(r"([a-z]+)(?:azole|plegia|asthenia)")
-    for document in DOCUMENTS:
-        for mention in document.mentions:
-            if found := stem.fullmatch(fold(mention.text)):
-                assert side_of(found[1]) == "sample"
+    form = re.compile(r"(?:acute |chronic |juvenile |sodium |chlor|hyper)([a-z]+)(?:itis|osis|asthenia|ate|ine|emia)")
+    stems = [found[1] for document in DOCUMENTS for m in document.mentions if (found := form.fullmatch(fold(m.text)))]
+    assert len(stems) > 300 and {side_of(stem) for stem in stems} == {"sample"}
 
 
 def test_no_causing_verb_of_the_sample_is_a_link_of_pretraining():

@@ -13,12 +13,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import pipeline.tiny_base as tiny_base
+import pipeline.tiny_rows as tiny_rows
 from data.prompts import conversations as task_chats
 from data.prompts import read_answer
 from data.sample import sample_documents
 from data.schema import TASKS
 from data.text import normalise
-from pipeline.tiny_base import PATH, build_model, encode, loss_of, rate
+from pipeline.muon import Muon, orthogonalised
+from pipeline.tiny_base import loss_of, rate
+from pipeline.tiny_model import PATH, build_model
+from pipeline.tiny_rows import encode
 from pipeline.tiny_text import LINKS, PLURAL, conversations
 
 CHAT = [
@@ -66,7 +70,6 @@ def as_set(answer: str, task: str) -> set:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the shipped weights are an unfinished checkpoint, see pipeline/tiny/README.md", strict=True)
 def test_it_lists_what_pretraining_asked_for_in_articles_it_never_saw(model, tokenizer):
     chats = list(islice(conversations(seed=987654), 24))
     answers = answer_turns(model, tokenizer, chats)
@@ -190,15 +193,31 @@ def test_it_starts_out_looking_back(tokenizer):
 
 def test_the_rate_rises_holds_and_falls_to_nothing():
     rates = [rate(step, 1000) for step in range(1001)]
-    assert rates[0] < 0.01 and max(rates) == rates[500] == 1.0 and rates[1000] == 0.0
+    assert rates[0] < 0.02 and max(rates) == rates[500] == 1.0 and rates[1000] == 0.0
     assert rates[:150] == sorted(rates[:150]) and rates[750:] == sorted(rates[750:], reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32), (48, 48)])
+def test_muon_updates_in_every_direction_alike(shape):
+    torch.manual_seed(0)
+    matrix = torch.nn.Parameter(torch.zeros(shape))
+    matrix.grad = torch.randn(shape) @ torch.diag(torch.logspace(0, -1, shape[1]))
+    assert (
+        0.6
+        < torch.linalg.svdvals(orthogonalised(matrix.grad)).min()
+        < torch.linalg.svdvals(orthogonalised(matrix.grad)).max()
+        < 1.3
+    )
+    Muon([matrix], lr=0.01).step()
+    assert matrix.pow(2).mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.3)  # as large as Adam's, by its own scale
+    assert (matrix * matrix.grad).sum() < 0
 
 
 @pytest.mark.slow
 def test_pretraining_is_repeatable_and_goes_on_after_an_interruption(monkeypatch, tmp_path):
-    monkeypatch.setattr(tiny_base, "build_tokenizer", lambda: AutoTokenizer.from_pretrained(PATH))
-    for name, value in {"TOKENS": 512, "COPY_STEPS": 2, "KEEP_EVERY": 3}.items():
-        monkeypatch.setattr(tiny_base, name, value)
+    monkeypatch.setattr(tiny_base, "build_tokenizer", lambda seed: AutoTokenizer.from_pretrained(PATH))
+    for module, name, value in ((tiny_rows, "TOKENS", 512), (tiny_rows, "COPY_STEPS", 2), (tiny_base, "KEEP_EVERY", 3)):
+        monkeypatch.setattr(module, name, value)
     whole, _ = tiny_base.train(None, 5)
     (tmp_path / "work").mkdir()
     losses = []
