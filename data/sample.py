@@ -24,7 +24,7 @@ from data.sample_names import FORMS, Source, new_abbreviation, new_name
 from data.schema import TASKS, Document, Mention, Relation
 
 PATH = Path(__file__).with_name("sample.jsonl")
-ARTICLES = 640
+ARTICLES = 1040
 SEED = 20
 SLOT = re.compile(r"\{(\w+)\}")
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
