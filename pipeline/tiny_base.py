@@ -128,8 +128,8 @@ scaling, its split, special tokens and chat), for trying, testing and changing t
 - **Start**: two heads that look back, one that copies, one that finds a word's start, set by hand (`look_back`);
   all else random.
 - **Training**: {steps} steps of about {TOKENS} tokens (names to copy, then short exercises, articles and whole
-  conversations), seed {SEED}, Muon at {MATRIX_RATE:g} for the matrices and Adam at {LEARNING_RATE:g} for the rest, {minutes:.0f}
-  minutes on two cores.
+  conversations), seed {SEED}, Muon at {MATRIX_RATE:g} for the matrices and Adam at {LEARNING_RATE:g} for the rest,
+  {minutes:.0f} minutes on two cores.
 - **Made by**: `python -m pipeline.tiny_base`
 - **sha256** of `model.safetensors`: `{digest}`
 """

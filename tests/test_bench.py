@@ -71,6 +71,6 @@ def test_a_recipe_runs_on_a_cpu(capsys):
     main(["--tiny", "--model", "tiny", "--recipe", "ours_conversation", "--articles", "24", "--test-articles", "0"])
     figures = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     assert figures["articles_per_second"] > 0
-    assert figures["steps"] == 3
+    assert figures["steps"] == 6
     assert 0 <= figures["padding"] < 0.5
     assert SAMPLE.exists()

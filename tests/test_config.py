@@ -120,8 +120,8 @@ def test_later_sources_win(tmp_path):
     assert settings.model.name == "tiny"  # from the preset
     assert settings.train.num_train_epochs == 2.0  # preset < file
     assert settings.train.max_steps == 8  # file < assignments, the last of them
-    assert settings.lora.r == 16  # nobody's but the default
-    assert "lora.r" not in explicit
+    assert settings.lora.bias == "none"  # nobody's but the default
+    assert "lora.bias" not in explicit
 
 
 def test_what_must_be_above_nothing_is_a_setting():

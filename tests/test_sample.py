@@ -70,7 +70,7 @@ def test_no_two_articles_share_a_name(task):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_split_by_article_leaves_the_dictionary_nothing(seed):
     split = split_documents(DOCUMENTS, seed)
-    assert [len(split[name]) for name in ("train", "validation", "test")] == [512, 64, 64]
+    assert [len(split[name]) for name in ("train", "validation", "test")] == [832, 104, 104]
     baselines = score_baselines(split["train"], split["test"])
     assert max(baselines["dictionary"][task]["f1"] for task in TASKS) <= 0.02
     assert baselines["cooccurrence"]["relations"]["f1"] <= 0.02

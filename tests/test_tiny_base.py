@@ -193,8 +193,8 @@ def test_it_starts_out_looking_back(tokenizer):
 
 def test_the_rate_rises_holds_and_falls_to_nothing():
     rates = [rate(step, 1000) for step in range(1001)]
-    assert rates[0] < 0.02 and max(rates) == rates[500] == 1.0 and rates[1000] == 0.0
-    assert rates[:150] == sorted(rates[:150]) and rates[750:] == sorted(rates[750:], reverse=True)
+    assert rates[0] < 0.03 and max(rates) == rates[500] == 1.0 and rates[1000] == 0.0
+    assert rates[:150] == sorted(rates[:150]) and rates[600:] == sorted(rates[600:], reverse=True)
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (64, 32), (48, 48)])
