@@ -24,7 +24,7 @@ from data.files import write_json
 from data.schema import Document
 from data.split import split_documents
 from pipeline.architectures import find_architecture
-from pipeline.config import apply_settings, resolve_explicit
+from pipeline.config import apply_settings
 from pipeline.hardware import Device, detect_device, named_device
 from pipeline.plan import Plan, make_plan
 from pipeline.run_folder import versions
@@ -142,8 +142,8 @@ def plan_recipe(options: argparse.Namespace, tokenizer: object, train: Sequence[
     examples = encode_documents(tokenizer, train, layout)
     train_lengths = tuple(len(example["input_ids"]) for example in examples)
     lengths = Lengths(train_lengths, tuple(sum(example["completion_mask"]) for example in examples))
-    preset = resolve_explicit("tiny", None, []) if options.tiny else {}
-    settings = apply_settings(preset | {"model.name": options.model, "train.layout": layout})
+    batch = {"train.effective_batch_size": 4, "train.learning_rate": 3e-3} if options.tiny else {}
+    settings = apply_settings({"model.name": options.model, "train.layout": layout} | batch)
     return make_plan(settings, find_architecture(options.model), bounded_device(options.gpu), lengths)
 
 
