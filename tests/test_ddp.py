@@ -32,7 +32,7 @@ def train_here(folder: Path, accumulation: int) -> None:
             "model.load_in_4bit": False,
             "model.max_length": 64,
             "train.max_steps": STEPS,
-            "train.learning_rate": 1e-2,
+            "train.learning_rate": 1e-3,  # at more, validation gets worse, and which checkpoint is kept hangs on a hair
             "train.effective_batch_size": EFFECTIVE,
             "train.per_device_train_batch_size": 2,
             "train.gradient_accumulation_steps": accumulation,
