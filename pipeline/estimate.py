@@ -23,7 +23,7 @@ TRL_HEAD_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
 HEAD_CHUNK = 1024  # and ours, in pipeline.head
 # Share of the matrix rate that is reached: guesses for GPUs, on none of which this was measured.
 EFFICIENCY = {"unsloth": 0.45, "transformers": 0.30}
-CPU_EFFICIENCY = 0.25  # fitted, with the next line, to the four CPU recipes of bench/train.py on two cores: within 15 % of each
+CPU_EFFICIENCY = 0.25  # fitted, with the next line, to bench/results/train-cpu.json; not tried on another machine
 LAUNCH_SECONDS = {"cuda": 1e-3, "cpu": 2e-3}  # a layer's kernel launches in Python, one pass
 
 

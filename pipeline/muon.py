@@ -6,10 +6,10 @@ import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every update is made orthogonal: needs about a third fewer steps here than Adam on the same matrices.
+    """Momentum whose every update is made orthogonal, so that all directions of a matrix learn alike.
 
     Keller Jordan's Muon, scaled so that updates are as large as Adam's. torch.optim.Muon does the same in bfloat16, which
-    takes three times as long on a processor without bfloat16 arithmetic.
+    is slow on a processor without bfloat16 arithmetic.
     """
 
     def __init__(self, matrices: list[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):

@@ -15,10 +15,10 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from data.prompts import OPENING, SYSTEM
 from data.sample import write_article
 from data.sample_names import ONSETS, RHYMES, Source
+from pipeline.gguf_tokenizer import LLAMA_3_SPLIT
 from pipeline.tiny_text import conversations
 
 PATH = Path(__file__).with_name("tiny")
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPECIAL = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|start_header_id|>", "<|end_header_id|>",
     "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
@@ -29,7 +29,7 @@ VOCABULARY = 2560
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on the pretraining text, with Llama 3's split, special tokens and chat template."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(LLAMA_3_SPLIT), behavior="isolated")
     into_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, into_bytes])
     tokenizer.decoder = decoders.ByteLevel()

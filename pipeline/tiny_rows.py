@@ -1,4 +1,4 @@
-"""The rows that the tiny base model is trained on, in batches: random tokens to copy, short exercises, whole conversations."""
+"""The rows that the tiny base model is trained on, in batches: names to copy, exercises, articles, conversations."""
 
 from __future__ import annotations
 
