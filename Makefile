@@ -21,7 +21,7 @@ bench: .venv/ready
 	$(BIN)/python -m bench.train --tiny
 
 tiny-base: .venv/ready
-	$(BIN)/python -m pipeline.tiny_base
+	$(BIN)/python -m tools.tiny_base.pretrain
 
 .venv/ready: requirements-cpu.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -23,7 +23,7 @@ from data.files import write_json
 from data.prompts import render_answer
 from data.schema import TASKS, Document
 from data.split import split_documents
-from eval.generate import Engine, plan_chats
+from eval.chats import Engine, plan_chats
 
 ROOT = Path(__file__).parent
 TINY = ROOT.parent / "pipeline" / "tiny"
@@ -92,7 +92,7 @@ def measure_all(
     model, tokenizer, documents: list[Document], budgets: dict[str, int], clock: Callable[[], float], singles: int
 ) -> dict[str, dict]:
     """Each variant `REPEATS` times in turn, the quickest counted: a slow spell of the machine then hits all alike."""
-    from eval.engine_transformers import transformers_engine
+    from eval.engines.huggingface import transformers_engine
 
     longest = max(len(tokenizer(document.article)["input_ids"]) for document in documents) + 300 + sum(budgets.values())
     settings = {"batch_tokens": longest * ROWS}
@@ -129,7 +129,7 @@ def answer_singly(model, tokenizer, documents: Sequence[Document], budgets: dict
     """As the original evaluated: one prompt, one `generate`, one answer. Returns the number of generated tokens."""
     import torch
 
-    from eval.engine_transformers import stop_ids
+    from eval.engines.huggingface import stop_ids
     from eval.turns import turn_ids
 
     tokens = 0

@@ -18,9 +18,9 @@ import numpy as np
 
 from data.files import write_json
 from data.schema import TASKS, Document, Mention, Relation
-from eval.parse import Answer, Predictions
-from eval.score import count_documents
-from eval.stats import bootstrap_intervals, resample_weights
+from eval.scoring.parse import Answer, Predictions
+from eval.scoring.score import count_documents
+from eval.scoring.stats import bootstrap_intervals, resample_weights
 
 ROWS = (1_000, 10_000, 100_000)
 REPEATS = 7

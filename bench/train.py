@@ -23,10 +23,10 @@ from data.corpus import read_corpus
 from data.files import write_json
 from data.schema import Document
 from data.split import split_documents
-from pipeline.architectures import find_architecture
 from pipeline.config import apply_settings
-from pipeline.hardware import Device, detect_device, named_device
-from pipeline.plan import Plan, make_plan
+from pipeline.plan.architectures import find_architecture
+from pipeline.plan.decide import Plan, make_plan
+from pipeline.plan.hardware import Device, detect_device, named_device
 from pipeline.run_folder import versions
 
 ROOT = Path(__file__).parent
@@ -136,8 +136,8 @@ def run_one(options: argparse.Namespace, folder: Path) -> dict:
 
 
 def plan_recipe(options: argparse.Namespace, tokenizer: object, train: Sequence[Document], layout: str) -> Plan:
-    from pipeline.estimate import Lengths
-    from pipeline.examples import encode_documents
+    from pipeline.plan.estimate import Lengths
+    from pipeline.training.examples import encode_documents
 
     examples = encode_documents(tokenizer, train, layout)
     train_lengths = tuple(len(example["input_ids"]) for example in examples)
@@ -181,7 +181,7 @@ def write_random_model(folder: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-    from pipeline.architectures import TINY
+    from pipeline.plan.architectures import TINY
 
     shape = find_architecture("unsloth/Llama-3.2-3B-Instruct")
     tokenizer = AutoTokenizer.from_pretrained(TINY)

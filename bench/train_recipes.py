@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from data.prompts import Layout
 from data.schema import TASKS, Document
 from pipeline.config import Settings, apply_settings
-from pipeline.plan import Plan
+from pipeline.plan.decide import Plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,7 +82,7 @@ def run_recipe(
     engine = recipe.engine or plan.engine
     if engine == "unsloth":
         prepare_engine(folder / "unsloth_compiled_cache")  # before transformers, which the next import brings
-    from pipeline.examples import encode_documents
+    from pipeline.training.examples import encode_documents
 
     settings = recipe_settings(recipe, plan)
     settings = apply_settings({"train.num_train_epochs": epochs, "train.report_to": "none", "train.evaluations": 1}, settings)
@@ -111,7 +111,7 @@ def make_recipe_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    from pipeline.train import make_adapter_float32, make_trainer, training_arguments
+    from pipeline.training.train import make_adapter_float32, make_trainer, training_arguments
 
     if recipe.ours:
         return make_trainer(settings, model, tokenizer, examples, [], folder, recipe.completion_head)
@@ -134,7 +134,7 @@ def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan, 
     """Train, and say how fast and in how much memory, beside what the plan's formulas expect of the same settings."""
     import torch
 
-    from pipeline.estimate import Lengths, estimate_memory, estimate_seconds, token_flops
+    from pipeline.plan.estimate import Lengths, estimate_memory, estimate_seconds, token_flops
 
     cuda = plan.hardware.kind == "cuda"
     if cuda:
@@ -226,10 +226,10 @@ def score_adapter(
 ) -> dict[str, float]:
     """F1 by task, and micro-averaged over all three."""
     from data.files import read_jsonl
-    from eval.generate import complete
-    from eval.parse import parse_completions
-    from eval.score import score_predictions
-    from pipeline.examples import answer_budgets
+    from eval.engines.huggingface import complete
+    from eval.scoring.parse import parse_completions
+    from eval.scoring.score import score_predictions
+    from pipeline.training.examples import answer_budgets
 
     if "unsloth" in sys.modules:
         from unsloth import FastLanguageModel

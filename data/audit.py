@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.corpus import Corpus, read_corpus
-from data.files import read_jsonl
+from data.items import names_of, normalise_item, share
 from data.prompts import render_answer, render_prompt
-from data.rows import Row, conflicting_rows, repeated_rows
-from data.schema import MENTION_TYPE, SPLITS, TASKS, Document, InputError, document_from_json
+from data.readers.rows import Row, conflicting_rows, repeated_rows
+from data.schema import MENTION_TYPE, SPLITS, TASKS, Document, InputError
 from data.split import near_duplicates, row_level_split, split_documents
 from data.text import FoldedText, normalise
 
@@ -100,14 +100,6 @@ def names_not_in_text(documents: Sequence[Document]) -> dict:
     }  # fmt: skip
 
 
-def names_of(item: str | tuple[str, str]) -> tuple[str, ...]:
-    return (item,) if isinstance(item, str) else item
-
-
-def share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
 def letter_case_duplicates(documents: Sequence[Document]) -> dict:
     """Names that stand in one answer in a second letter case: one item for scoring, two lines for a model to write."""
     names = answers = 0
@@ -153,10 +145,6 @@ def seen_names(split: Mapping[str, Sequence[Document]], task: str) -> dict:
     return {"test_items": len(test), "seen": seen, "unseen": len(test) - seen, "seen_share": share(seen, len(test))}
 
 
-def normalise_item(item: str | tuple[str, str]) -> str | tuple[str, ...]:
-    return normalise(item) if isinstance(item, str) else tuple(map(normalise, item))
-
-
 def find_leaks(split: Mapping[str, Sequence[Document]], pairs: Sequence[tuple[int, int]]) -> dict:
     """Which of the pairs of near-duplicates, the same article included, stand in two splits; and the answers that leak.
 
@@ -193,14 +181,6 @@ def row_level_leaks(rows: Sequence[Row], seed: int) -> dict:
         answers[task] = share(sum(item in known[key] for key, item in items if key in known), len(items))
     leaked = sum(row.key in known for row in test)
     return {"test_rows": len(test), "article_in_train": leaked, "answer_in_train_completion": answers}
-
-
-def read_split_folder(folder: Path) -> dict[str, list[Document]]:
-    """The documents of a run's `data/` folder by split, with the offsets and ids that documents.jsonl keeps."""
-    split: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    for _, row in read_jsonl(folder / "documents.jsonl"):
-        split[row.pop("split")].append(document_from_json(row))
-    return split
 
 
 def render_audit(audit: dict) -> str:

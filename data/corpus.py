@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import read_text
-from data.rows import Row, join_rows, read_rows
+from data.readers.rows import Row, join_rows, read_rows
 from data.schema import Document, InputError
 
 
@@ -27,10 +27,10 @@ def read_corpus(path: str | Path) -> Corpus:
         rows = read_rows(path)
         return Corpus(path, tuple(join_rows(rows)), tuple(rows))
     if kind == "bioc":
-        from data.bioc import read_bioc
+        from data.readers.bioc import read_bioc
 
         return Corpus(path, tuple(read_bioc(path)))
-    from data.pubtator import read_pubtator
+    from data.readers.pubtator import read_pubtator
 
     return Corpus(path, tuple(read_pubtator(path)))
 

@@ -9,9 +9,11 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
-from data.rows import article_key
-from data.schema import SPLITS, Document
+from data.files import read_jsonl
+from data.readers.rows import article_key
+from data.schema import SPLITS, Document, document_from_json
 from data.text import fold
 
 SHINGLE_WORDS = 5
@@ -92,3 +94,11 @@ def row_level_split(count: int, seed: int) -> list[str]:
     for place, row in enumerate(order[: 2 * tenth]):
         names[row] = "test" if place < tenth else "validation"
     return names
+
+
+def read_split_folder(folder: Path) -> dict[str, list[Document]]:
+    """The documents of a run's `data/` folder by split, with the offsets and ids that documents.jsonl keeps."""
+    split: dict[str, list[Document]] = {name: [] for name in SPLITS}
+    for _, row in read_jsonl(folder / "documents.jsonl"):
+        split[row.pop("split")].append(document_from_json(row))
+    return split

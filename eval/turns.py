@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from data.prompts import SYSTEM
 from data.schema import Document, InputError
-from eval.generate import Chat
+from eval.chats import Chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

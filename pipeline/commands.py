@@ -104,8 +104,8 @@ def add_job_arguments(parser: argparse.ArgumentParser, out: bool = True) -> None
 
 def run_command(options: argparse.Namespace) -> Outcome:
     if options.push:  # hours before it is needed, a missing token costs nothing
-        from pipeline.hub import log_in
-        from pipeline.publish import check_name
+        from pipeline.publish.hub import log_in
+        from pipeline.publish.push import check_name
 
         settings = read_settings(options)
         log_in()
@@ -145,10 +145,10 @@ def audit_command(options: argparse.Namespace) -> Outcome:
 def convert_command(options: argparse.Namespace) -> Outcome:
     from data.corpus import read_corpus
     from data.files import write_text
-    from data.pubtator import render_document
-    from data.rows import render_rows
+    from data.readers.pubtator import render_document
+    from data.readers.rows import render_rows
     from data.schema import InputError
-    from eval.locate import for_pubtator
+    from eval.official.offsets import for_pubtator
 
     if options.target.exists():
         raise InputError(f"{options.target}: exists already; nothing was written")
@@ -164,14 +164,14 @@ def convert_command(options: argparse.Namespace) -> Outcome:
 
 def score_command(options: argparse.Namespace) -> Outcome:
     if options.official:
-        from eval.official import render_official, score_official
+        from eval.official.biocreative import render_official, score_official
 
         figures = score_official(options.gold, options.predictions)
         return figures, render_official(figures), 0
     from data.corpus import read_corpus
-    from eval.foreign import read_predictions
-    from eval.parse import Answer
-    from eval.score import score_predictions
+    from eval.official.other_systems import read_predictions
+    from eval.scoring.parse import Answer
+    from eval.scoring.score import score_predictions
     from pipeline.summary import render_metrics
 
     documents = read_corpus(options.gold).documents
@@ -186,9 +186,9 @@ def score_command(options: argparse.Namespace) -> Outcome:
 
 
 def compare_command(options: argparse.Namespace) -> Outcome:
-    from data.audit import read_split_folder
-    from eval.compare import check_same_test, compare, render_comparison
-    from eval.parse import read_predictions
+    from data.split import read_split_folder
+    from eval.scoring.compare import check_same_test, compare, render_comparison
+    from eval.scoring.parse import read_predictions
     from pipeline.run_folder import read_run
 
     documents, predictions = [], []
@@ -202,9 +202,8 @@ def compare_command(options: argparse.Namespace) -> Outcome:
 
 
 def export_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.export import export_run
-    from pipeline.run import require_stage
-    from pipeline.run_folder import read_run
+    from pipeline.export.stage import export_run
+    from pipeline.run_folder import read_run, require_stage
 
     run = read_run(options.run)
     require_stage(run, "evaluate")
@@ -217,7 +216,7 @@ def export_command(options: argparse.Namespace) -> Outcome:
 
 
 def push_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.publish import push
+    from pipeline.publish.push import push
     from pipeline.run_folder import read_run
 
     publish = read_run(options.run).settings.publish
@@ -238,8 +237,8 @@ def exported_artifacts(run: Path) -> list[str]:
 
 
 def plan_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.plan_report import plan_to_json, render_plan
-    from pipeline.planning import plan_corpus
+    from pipeline.plan.from_corpus import plan_corpus
+    from pipeline.plan.render import plan_to_json, render_plan
 
     plan = plan_corpus(read_settings(options), options.gpu)
     return plan_to_json(plan), render_plan(plan), 0
@@ -251,6 +250,6 @@ def read_settings(options: argparse.Namespace) -> Settings:
 
 
 def evaluate_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.evaluate_again import evaluate_again
+    from pipeline.evaluate_variant import evaluate_again
 
     return evaluate_again(options)

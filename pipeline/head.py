@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline.estimate import HEAD_CHUNK
+from pipeline.plan.estimate import HEAD_CHUNK
 
 if TYPE_CHECKING:
     import torch

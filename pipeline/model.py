@@ -16,7 +16,7 @@ from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
 from pipeline.config import Settings
-from pipeline.plan import leaves_fused_path
+from pipeline.plan.decide import leaves_fused_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,17 +7,15 @@ takes the arguments of `medner`.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING
+
+from pipeline.training.distributed import is_first_process, meet
 
 if TYPE_CHECKING:
     from pipeline.run_folder import RunFolder
 
-LONGEST_WAIT = timedelta(hours=24)  # the others wait while the first scores the untuned model
 TRAINING = ("run", "train")
 
 
@@ -46,34 +44,14 @@ def train_along(run: RunFolder) -> None:
     from pipeline.model import load_model, load_tokenizer, model_path, prepare_engine
 
     prepare_engine(run.path / "unsloth_compiled_cache")  # before transformers
-    from data.audit import read_split_folder
-    from pipeline.examples import encode_documents
-    from pipeline.train import train_adapter
+    from data.split import read_split_folder
+    from pipeline.training.examples import encode_documents
+    from pipeline.training.train import train_adapter
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
     train_adapter(settings, load_model(settings, trainable=True), tokenizer, train, validation, run.path)
-
-
-def count_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the run folder, prints and evaluates."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@cache
-def meet() -> None:
-    """Wait, once, until every process of the job is here. One alone goes on at once, and imports nothing."""
-    if count_processes() == 1:
-        return
-    import torch
-    from accelerate import PartialState
-
-    PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT).wait_for_everyone()
 
 
 if __name__ == "__main__":

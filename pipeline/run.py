@@ -10,14 +10,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from data.audit import audit_corpora, audit_split, read_split_folder
+from data.audit import audit_corpora, audit_split
 from data.corpus import read_corpus
 from data.files import write_json, write_jsonl, write_text
-from data.rows import document_rows
+from data.readers.rows import document_rows
 from data.schema import SPLITS, InputError, document_to_json
-from data.split import split_documents
+from data.split import read_split_folder, split_documents
 from pipeline.config import Explicit, Settings, apply_settings, write_settings
-from pipeline.evaluation import evaluate_split
+from pipeline.evaluate_split import evaluate_split
 from pipeline.run_folder import RunFolder, open_run, read_run
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
@@ -38,11 +38,6 @@ def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str |
         if name == until:
             break
     return run
-
-
-def require_stage(run: RunFolder, name: str) -> None:
-    if not run.done(name):
-        raise InputError(f"{run.path}: has not reached its stage {name!r}; finish it with medner run --out {run.path}")
 
 
 def data_files(settings: Settings, path: Path) -> dict[str, Path]:
@@ -89,11 +84,11 @@ def prepare_data(run: RunFolder) -> dict:
 
 def plan_run(run: RunFolder) -> dict:
     """Settle what was left to the device and the data: precision, batch, lengths, answer budgets. Nothing is loaded yet."""
-    from pipeline.architectures import find_architecture
-    from pipeline.examples import answer_budgets, encode_documents, measure_lengths, owners_of, refuse_long
-    from pipeline.hardware import detect_device
     from pipeline.model import load_tokenizer, model_path
-    from pipeline.plan import make_plan
+    from pipeline.plan.architectures import find_architecture
+    from pipeline.plan.decide import make_plan
+    from pipeline.plan.hardware import detect_device
+    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths, owners_of, refuse_long
 
     settings, split = run.settings, read_split_folder(run.path / "data")
     layout = settings.train.layout
@@ -121,10 +116,10 @@ def evaluate_base(run: RunFolder) -> dict:
 
 def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
-    from pipeline.examples import encode_documents
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
-    from pipeline.tracking import ValidationF1, start_tracking, stop_tracking
-    from pipeline.train import train_adapter
+    from pipeline.training.examples import encode_documents
+    from pipeline.training.tracking import ValidationF1, start_tracking, stop_tracking
+    from pipeline.training.train import train_adapter
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
@@ -133,7 +128,7 @@ def train_run(run: RunFolder) -> dict:
     tracked = start_tracking(run)
     callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if tracked else []
     if settings.publish.checkpoints:
-        from pipeline.checkpoints import CheckpointUploads
+        from pipeline.training.checkpoint_uploads import CheckpointUploads
 
         callbacks.append(CheckpointUploads(run))
     model = load_model(settings, trainable=True)
@@ -149,7 +144,7 @@ def evaluate_run(run: RunFolder) -> dict:
     adapter, splits = run.path / "adapter", sorted(run.settings.eval.splits, reverse=True)
     scores = {name: evaluate_split(run, name, adapter, run.path / "eval" / name) for name in splits}
     if "wandb" in run.manifest and "test" in scores:
-        from pipeline.tracking import log_evaluation, start_tracking
+        from pipeline.training.tracking import log_evaluation, start_tracking
 
         start_tracking(run)
         log_evaluation(run, json.loads((run.path / "eval" / "test" / "metrics.json").read_text(encoding="utf-8")))
@@ -161,14 +156,14 @@ def export_stage(run: RunFolder) -> dict:
     export = run.settings.export
     if not (export.gguf or export.merge):
         return {"skipped": "export.gguf and export.merge are not set"}
-    from pipeline.export import export_run
+    from pipeline.export.stage import export_run
 
     return export_run(run, export.gguf, export.merge)
 
 
 def card_stage(run: RunFolder) -> None:
     """README.md, the model card."""
-    from pipeline.card import write_card
+    from pipeline.publish.card import write_card
 
     write_text(run.path / "README.md", write_card(run.path))
 

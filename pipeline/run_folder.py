@@ -158,3 +158,8 @@ def git_commit() -> str | None:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def require_stage(run: RunFolder, name: str) -> None:
+    if not run.done(name):
+        raise InputError(f"{run.path}: has not reached its stage {name!r}; finish it with medner run --out {run.path}")

@@ -1,0 +1,40 @@
+"""What a model is asked: one chat a document and task, or one conversation a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from data.prompts import Layout, render_next_prompt, render_prompt
+from data.schema import TASKS, Document
+
+
+@dataclass(frozen=True)
+class Chat:
+    """One conversation to be held: the user says `prompts[i]`, the model answers `tasks[i]` in `budgets[i]` tokens or fewer."""
+
+    document: Document
+    tasks: tuple[str, ...]
+    prompts: tuple[str, ...]
+    budgets: tuple[int, ...]
+
+
+Engine = Callable[[Sequence[Chat]], Iterator[list[dict]]]
+
+
+def plan_chats(
+    documents: Sequence[Document],
+    *,
+    layout: Layout,
+    tasks: Sequence[str] | None = None,
+    max_new_tokens: int | Mapping[str, int],
+) -> list[Chat]:
+    """One chat a document and task (`separate`), or one a document (`conversation`)."""
+    chats = []
+    for document in documents:
+        own = tuple(task for task in TASKS if task in (document.tasks if tasks is None else tasks))
+        for group in [(task,) for task in own] if layout == "separate" else [own] if own else []:
+            first = render_prompt(document.article, group[0])
+            budgets = tuple(max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[task] for task in group)
+            chats.append(Chat(document, group, (first, *map(render_next_prompt, group[1:])), budgets))
+    return chats

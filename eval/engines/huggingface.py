@@ -1,0 +1,129 @@
+"""The transformers engine: any causal model that transformers, PEFT, bitsandbytes or Unsloth has loaded.
+
+`model.generate` keeps no cache across turns and lets no row go, so it is called only where nothing else can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from data.prompts import Layout
+from data.schema import Document
+from eval.chats import Chat, Engine
+from eval.completions import write_completions
+from eval.engines.decode_loop import Decoding, Seat, Table, decode_text, hold_chats
+from eval.engines.unsloth_generate import Calls, is_patched
+from eval.grounding.answer import grounding
+from eval.grounding.states import read_vocabulary
+from eval.turns import Turns, end_id, refuse_too_long, turn_ids
+
+
+def open_transformers(
+    model: str,
+    *,
+    batch_tokens: int = 16_384,
+    dtype: str = "auto",
+    device: str = "cpu",
+    grounded: bool = False,
+    listed_sides: bool = False,
+    logprobs: bool = False,
+) -> Engine:
+    """The engine over a model's folder or Hub id, or an adapter's folder; `pipeline.model` loads in 4 bits and by Unsloth."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loader = AutoPeftModelForCausalLM if (Path(model) / "adapter_config.json").is_file() else AutoModelForCausalLM
+    return transformers_engine(
+        loader.from_pretrained(model, dtype=dtype).to(device),
+        AutoTokenizer.from_pretrained(model),
+        batch_tokens=batch_tokens,
+        grounded=grounded,
+        listed_sides=listed_sides,
+        logprobs=logprobs,
+    )
+
+
+def transformers_engine(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_tokens: int,
+    grounded: bool = False,
+    listed_sides: bool = False,
+    logprobs: bool = False,
+) -> Engine:
+    """An engine over a loaded model, which may be a PEFT, a 4-bit or an Unsloth one."""
+
+    def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
+        turns = [Turns(chat, turn_ids(tokenizer, chat)) for chat in chats]
+        refuse_too_long(turns, model.config.max_position_embeddings)
+        ground = grounding(read_vocabulary(tokenizer, end_id(tokenizer)), listed_sides) if grounded else None
+        decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer), batch_tokens, ground, logprobs)
+        for seats in hold_chats(decoding, turns, Calls if is_patched(model) else Table):
+            yield [row for seat in seats for row in _rows(decoding, seat)]
+
+    return answer
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The template's end token, and those that the model's generation config names; never padding."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    configured = [configured] if isinstance(configured, int) else configured or []
+    return frozenset({*configured} - {tokenizer.pad_token_id} | {end_id(tokenizer)})
+
+
+def _rows(decoding: Decoding, seat: Seat) -> Iterator[dict]:
+    chat = seat.chat.chat
+    for task, answer in zip(chat.tasks, seat.answers, strict=True):
+        text = decode_text(decoding.tokenizer, answer.ids)
+        row = {"document": chat.document.id, "task": task, "completion": text, "finish": answer.finish}
+        if decoding.logprobs:
+            row["logprobs"] = list(zip(token_texts(decoding.tokenizer, answer.ids), answer.logprobs, strict=True))
+        yield row
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds; the bytes of a split character count with its last. Joined, they are the answer."""
+    texts, read = [], ""
+    for end in range(1, len(ids) + 1):
+        text = decode_text(tokenizer, ids[:end])
+        whole = text if end == len(ids) else text.rstrip("\ufffd")
+        texts.append(whole[len(read) :])
+        read = whole if len(whole) > len(read) else read
+    return texts
+
+
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[Document],
+    path: Path,
+    *,
+    layout: Layout,
+    tasks: Sequence[str] | None = None,
+    max_new_tokens: int | Mapping[str, int],
+    batch_tokens: int,
+    grounded: bool = False,
+    listed_sides: bool = False,
+    logprobs: bool = False,
+    progress: bool | None = None,
+) -> Path:
+    """Answers by a loaded transformers model, greedily.
+
+    `tasks`: those asked of every document; None asks each document's own. `max_new_tokens` includes the end token.
+    `batch_tokens`: rows times the positions that a row may need (prompts and answers); a batch that runs out of memory is
+    halved. `grounded` holds every item to the article's own words, and with `listed_sides` relations to the names just
+    listed. `logprobs` adds [text, log-probability] of each token.
+    `progress`: None shows it on a terminal only.
+    """
+    from eval.engines.huggingface import transformers_engine
+
+    engine = transformers_engine(
+        model, tokenizer, batch_tokens=batch_tokens, grounded=grounded, listed_sides=listed_sides, logprobs=logprobs
+    )
+    return write_completions(
+        engine, documents, path, layout=layout, tasks=tasks, max_new_tokens=max_new_tokens, progress=progress
+    )

@@ -1,0 +1,195 @@
+"""The llama.cpp engine: a GGUF file served from this process, or a llama-server elsewhere by its URL.
+
+The model's own chat template and tokenizer make the prompt ids, cut into turns as for transformers. Ids are sent, never
+text, and the generated ones are sent back in the next turn, so that the server finds all of them in its cache.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.schema import Document, InputError
+from eval.chats import Chat, Engine, plan_chats
+from eval.engines.client import Server, ask, hold_all, offers, open_server
+from eval.grounding.answer import Ground, GroundedAnswer, grounding
+from eval.grounding.states import Vocabulary, build_vocabulary, read_vocabulary
+from eval.turns import Turns, refuse_too_long, turn_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from xllamacpp import Server as LocalServer
+
+BIAS = 200.0  # lifts allowed tokens above all others, yet is small enough to keep their order
+ORDINARY, BYTE = 1, 6  # the types of the tokens of a GGUF file that an answer may hold
+
+
+@dataclass(frozen=True)
+class Llama:
+    """An open server and what every request to it shares; `local` is held so that it lives as long."""
+
+    server: Server
+    vocabulary: Vocabulary | None
+    ground: Ground | None
+    logprobs: bool
+    local: LocalServer | None = None
+
+
+def llama_cpp_engine(
+    model: str,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    grounded: bool = False,
+    listed_sides: bool = False,
+    logprobs: bool = False,
+    context: int = 4096,
+    parallel: int = 2,
+    threads: int | None = None,
+    timeout: float = 600,
+) -> Engine:
+    """`model`: a GGUF file or a llama-server's address. `context`: positions of one chat; `parallel`: chats at a time.
+
+    Grounded decoding through an address needs the model's `tokenizer`; a GGUF file holds its own.
+    """
+    remote = model.startswith(("http://", "https://"))
+    if grounded and remote and tokenizer is None:
+        raise InputError(f"{model}: grounded decoding needs the model's tokenizer beside the server's address")
+    local = None if remote else start_server(Path(model), context * parallel, parallel, threads)
+    connect = partial(open_server, model if local is None else local.listening_address, timeout=timeout)
+    vocabulary = None
+    with connect() as server:
+        if not offers(server, "/props"):
+            raise InputError(f"{model}: not a llama-server; use the openai engine")
+        if grounded:
+            stop = server_turn_ids(server, plan_chats([Document("", "")], layout="conversation", max_new_tokens=1)[0])[1][0]
+            vocabulary = read_vocabulary(tokenizer, stop) if tokenizer else read_gguf_vocabulary(Path(model), stop)
+    ground = grounding(vocabulary, listed_sides) if vocabulary else None
+
+    def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
+        with connect() as server:
+            llama = Llama(server, vocabulary, ground, logprobs, local)
+            turns = [Turns(chat, server_turn_ids(server, chat)) for chat in chats]
+            refuse_too_long(turns, ask(server, "GET", "/props")["default_generation_settings"]["n_ctx"])
+            yield from hold_all(lambda one: _hold(llama, one), turns, parallel)
+
+    return answer
+
+
+def start_server(path: Path, context: int, parallel: int, threads: int | None) -> LocalServer:
+    """A llama.cpp server in this process, on a free port of this machine."""
+    import xllamacpp
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such GGUF file")
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(path)
+    settings.n_ctx, settings.n_parallel, settings.port, settings.warmup = context, parallel, 0, False
+    settings.verbosity = 1  # errors; its log of every request would bury the run's own lines
+    if threads:
+        settings.cpuparams.n_threads = threads
+    return xllamacpp.Server(settings)
+
+
+def server_turn_ids(server: Server, chat: Chat) -> tuple[tuple[int, ...], ...]:
+    """What the server's own chat template and tokenizer make of the chat's prompts, cut where the answers go."""
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return ask(server, "POST", "/apply-template", {"messages": messages})["prompt"]
+
+    def encode(text: str, first: bool) -> list[int]:
+        # The server takes the begin-of-text marker off what it renders, to add it when it tokenises.
+        body = {"content": text, "add_special": first, "parse_special": True}
+        return ask(server, "POST", "/tokenize", body)["tokens"]
+
+    texts = turn_texts(render, chat)
+    return tuple(tuple(encode(text, number == 0)) for number, text in enumerate(texts))
+
+
+def _hold(llama: Llama, one: Turns) -> list[dict]:
+    read, rows = [], []
+    for turn, (task, budget) in enumerate(zip(one.chat.tasks, one.chat.budgets, strict=True)):
+        read += one.ids[turn]
+        if llama.ground:
+            answer = llama.ground(one.chat, turn, [row["completion"] for row in rows])
+            ids, row = _answer_grounded(llama, read, answer)
+        else:
+            ids, row = _answer(llama, read, budget)
+        rows.append({"document": one.chat.document.id, "task": task, **row})
+        read += ids
+    return rows
+
+
+def _answer(llama: Llama, read: list[int], budget: int) -> tuple[list[int], dict]:
+    said = _complete(llama, read, budget)
+    ended = said["stop_type"] == "eos"  # then the end token is the last of those said
+    ids = said["tokens"][:-1] if ended else said["tokens"]
+    row = {"completion": said["content"], "finish": "stop" if ended else "length"}
+    if llama.logprobs:
+        tokens = said["completion_probabilities"][: len(ids)]
+        row["logprobs"] = pair_texts([bytes(token["bytes"]) for token in tokens], [token["logprob"] for token in tokens])
+    return ids, row
+
+
+def _answer_grounded(llama: Llama, read: list[int], answer: GroundedAnswer) -> tuple[list[int], dict]:
+    """Token by token, since no grammar of llama.cpp can tell what was listed before; the server reads only what is new."""
+    texts, ids, logprobs = llama.vocabulary.texts, [], []
+    while True:
+        allowed, said = answer.allowed().tolist(), {}
+        if len(allowed) > 1 or llama.logprobs:
+            said = _complete(llama, read + ids, 1, logit_bias=[[token, BIAS] for token in allowed])
+            token = said["tokens"][0]
+        else:
+            token = allowed[0]
+        answer.take(token)
+        if token == llama.vocabulary.stop:
+            break
+        ids.append(token)
+        # The server keeps a token that holds part of a character to itself, and its probability with it.
+        logprobs += [shown["logprob"] for shown in said.get("completion_probabilities", [{"logprob": 0.0}])[: llama.logprobs]]
+    parts = [texts[token] for token in ids]
+    row = {"completion": b"".join(parts).decode(), "finish": "stop"}
+    return ids, {**row, "logprobs": pair_texts(parts, logprobs)} if llama.logprobs else row
+
+
+def pair_texts(parts: Sequence[bytes], logprobs: Sequence[float]) -> list[list]:
+    """[text, log-probability] of each token; the bytes of a split character count with its last."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    texts = [decoder.decode(part) for part in parts]
+    return [list(pair) for pair in zip(texts, logprobs, strict=True)]
+
+
+def _complete(llama: Llama, ids: list[int], budget: int, **settings: object) -> dict:
+    body = {"prompt": ids, "n_predict": budget, "temperature": 0, "top_k": 1, "cache_prompt": True, "return_tokens": True}
+    return ask(llama.server, "POST", "/completion", {**body, "n_probs": int(llama.logprobs), **settings})
+
+
+def read_gguf_vocabulary(path: Path, stop: int) -> Vocabulary:
+    """The tokens of a GGUF file in bytes: byte-level BPE, or SentencePiece with byte tokens."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    kind, tokens, types = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("model", "tokens", "token_type"))
+    ordinary = [
+        (number, token) for number, (token, type_) in enumerate(zip(tokens, types, strict=True)) if type_ in (ORDINARY, BYTE)
+    ]
+    if kind == "gpt2":
+        byte_of = byte_level()
+        return build_vocabulary({number: bytes(byte_of[character] for character in token) for number, token in ordinary}, stop)
+    if kind == "llama":
+        return build_vocabulary({number: _sentencepiece_bytes(token, types[number]) for number, token in ordinary}, stop)
+    raise InputError(f"{path}: grounded decoding does not know tokenizers of kind {kind!r}")
+
+
+def _sentencepiece_bytes(token: str, type_: int) -> bytes:
+    return bytes([int(token[1:-1], 16)]) if type_ == BYTE else token.replace("\u2581", " ").encode()
+
+
+def byte_level() -> dict[str, int]:
+    """The printable character by which byte-level BPE writes each byte: itself, or the next one from 256 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}

@@ -1,0 +1,81 @@
+"""Two systems on one test set: whether their scores differ by more than chance.
+
+Reads two runs' documents and predictions; refuses runs whose test documents or gold are not the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data.items import normalise_item
+from data.schema import Document, InputError
+from eval.scoring.parse import Predictions
+from eval.scoring.score import count_documents
+from eval.scoring.stats import RESAMPLES, SHUFFLES, compare_counts
+
+LEVEL = 0.05
+
+
+def compare(documents: Sequence[Document], predictions_a: Predictions, predictions_b: Predictions) -> dict:
+    """{"documents", "resamples", "shuffles", "level", "scores": {task, "micro" or "macro": as `stats.compare_counts`}}.
+
+    Both predictions must answer every document's every task. For runs that hold their own documents, call
+    `check_same_test` first.
+    """
+    a, b = (count_documents(documents, predictions) for predictions in (predictions_a, predictions_b))
+    return {
+        "documents": len(documents),
+        "resamples": RESAMPLES,
+        "shuffles": SHUFFLES,
+        "level": LEVEL,
+        "scores": compare_counts(a, b),
+    }
+
+
+def check_same_test(documents_a: Sequence[Document], documents_b: Sequence[Document]) -> None:
+    """Raises InputError where the two runs were not scored on the same documents, tasks and gold. Order is irrelevant."""
+    a, b = ({document.id: document for document in documents} for documents in (documents_a, documents_b))
+    only = sorted(a.keys() ^ b.keys())
+    if only:
+        run = "first" if only[0] in a else "second"
+        raise InputError(
+            f"different test sets: {len(only)} documents are in one run only, such as {only[0]!r} (in the {run}); "
+            "score both runs on the same documents"
+        )
+    for name, document in a.items():
+        if document.tasks != b[name].tasks:
+            raise InputError(f"different test sets: document {name!r} has tasks {document.tasks} and {b[name].tasks}")
+        for task in document.tasks:
+            if _gold(document, task) != _gold(b[name], task):
+                raise InputError(f"different test sets: document {name!r} has other gold {task} in the second run")
+
+
+def _gold(document: Document, task: str) -> set:
+    return set(map(normalise_item, document.gold(task)))
+
+
+def render_comparison(comparison: dict, names: tuple[str, str] = ("A", "B")) -> str:
+    """The comparison as a Markdown table for terminal and model card, in points of F1."""
+    lines = [
+        f"{comparison['documents']} documents; difference = {names[1]} - {names[0]}, in points of F1",
+        "",
+        f"| task | {names[0]} | {names[1]} | difference | 95 % interval | p (bootstrap) | p (randomisation) | resolvable | |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for task, row in comparison["scores"].items():
+        low, high = row["ci95"]
+        differs = max(row["p_bootstrap"], row["p_randomisation"]) < comparison["level"]
+        lines.append(
+            f"| {task} | {row['a']:.1%} | {row['b']:.1%} | {100 * row['difference']:+.1f} "
+            f"| {100 * low:+.1f} to {100 * high:+.1f} | {row['p_bootstrap']:.3f} "
+            f"| {row['p_randomisation']:.3f} | {100 * row['resolvable']:.1f} "
+            f"| {'differs' if differs else 'not told apart'} |"
+        )
+    lines += [
+        "",
+        f"Paired bootstrap ({comparison['resamples']:,} resamples) and approximate randomisation ({comparison['shuffles']:,} "
+        f"shuffles) over documents. `differs`: both p under {comparison['level']}, not corrected for several tasks.",
+        "`resolvable`: the smallest difference that this test set would find in 80 of 100 tries, for two systems that agree "
+        "as these do.",
+    ]
+    return "\n".join(lines)

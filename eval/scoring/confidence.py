@@ -1,0 +1,233 @@
+"""How sure the model was of each item, what that is worth, and the threshold that buys a wanted precision.
+
+completions.jsonl rows with "logprobs": [[token text, log-probability], …], joined the completion -> a score per item. Scores
+become probabilities by Platt scaling per task, fitted on validation only; a threshold is chosen there too, and what it costs
+in recall is read off test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.items import normalise_item, share
+from data.prompts import EMPTY, read_line
+from data.schema import TASKS, Document, InputError
+from eval.scoring.parse import Answer, Predictions
+
+Confidences = Mapping[tuple[str, str], tuple[float, ...]]  # by (document id, task), one for each of the answer's items
+BINS = 10
+
+
+def score_items(rows: Iterable[dict]) -> Confidences:
+    """Each item's mean log-probability per token, in the order in which `parse_completions` gives the items.
+
+    Raises InputError where a row has no log-probabilities.
+    """
+    return {(row["document"], row["task"]): tuple(score_completion(row)) for row in rows}
+
+
+def score_completion(row: dict) -> Iterator[float]:
+    """The mean over the tokens that hold a character of the item, so that long names are not doubted for their length.
+
+    Where the tokens do not join to the completion (a server may show a split character as its bytes), tokens cannot be told
+    apart by item, and every item of the answer gets the mean over all of them.
+    """
+    if "logprobs" not in row:
+        raise InputError(
+            f"completions: {row['document']!r}, {row['task']}: no logprobs; generate with them (eval.logprobs=true)"
+        )
+    joined = "".join(token for token, _ in row["logprobs"]) == row["completion"]
+    ends = np.cumsum([len(token) for token, _ in row["logprobs"]])
+    starts = ends - [len(token) for token, _ in row["logprobs"]]
+    values = np.array([value for _, value in row["logprobs"]])
+    for start, end in item_places(row["completion"], row["task"], row["finish"]):
+        inside = (starts < end) & (ends > start) | (not joined)
+        yield float(values[inside].mean())
+
+
+def item_places(completion: str, task: str, finish: str) -> list[tuple[int, int]]:
+    """Where each item stands in the completion, without its bullet; none where the answer is malformed."""
+    whole = completion.rpartition("\n")[0] if finish == "length" else completion
+    places, at = [], 0
+    if whole.strip() == EMPTY:
+        return []
+    for line in whole.split("\n"):
+        if line.strip():
+            if read_line(line, task) is None:
+                return []
+            bullet = len(line) - len(line.lstrip()) + 1
+            places.append((at + bullet, at + len(line.rstrip())))
+        at += len(line) + 1
+    return places
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The distinct items of one task: scores and whether each is gold, [items]; and how many gold items there are."""
+
+    scores: np.ndarray
+    correct: np.ndarray
+    support: int
+
+
+def collect_items(documents: Sequence[Document], predictions: Predictions, confidences: Confidences) -> dict[str, Scored]:
+    """By task, what calibration sees. An item said twice is one item, as sure as the surer."""
+    collected = {}
+    for task in TASKS:
+        scores, correct, support = [], [], 0
+        for document in documents:
+            if task in document.tasks:
+                gold = set(map(normalise_item, document.gold(task)))
+                best = surest(predictions[document.id, task].items, confidences[document.id, task])
+                scores += best.values()
+                correct += [item in gold for item in best]
+                support += len(gold)
+        collected[task] = Scored(np.array(scores, dtype=float), np.array(correct, dtype=bool), support)
+    return collected
+
+
+def surest(items: Sequence, scores: Sequence[float]) -> dict:
+    best: dict = {}
+    for item, score in zip(map(normalise_item, items), scores, strict=True):
+        best[item] = max(score, best.get(item, score))
+    return best
+
+
+def fit_platt(scores: np.ndarray, correct: np.ndarray, steps: int = 100) -> tuple[float, float]:
+    """(slope, intercept) of P(correct) = 1 / (1 + exp(-(slope * score + intercept))), by Newton's method.
+
+    Targets are Platt's smoothed ones (Platt 1999), which also keep a task that is all right or all wrong finite. The slope
+    is never negative: a surer item is never less likely right, so a calibrated score keeps the order.
+    """
+    right, wrong = correct.sum(), (~correct).sum()
+    target = np.where(correct, (right + 1) / (right + 2), 1 / (wrong + 2))
+    features = np.stack([scores, np.ones_like(scores)], axis=1)
+    weights = np.array([0.0, np.log((right + 1) / (wrong + 1))])
+    for _ in range(steps):
+        chance = logistic(features @ weights)
+        slope = features.T @ (chance - target) + 1e-6 * weights
+        curve = features.T @ (features * (chance * (1 - chance))[:, None]) + 1e-6 * np.eye(2)
+        step = np.linalg.solve(curve, slope)
+        weights = weights - step / max(1.0, float(np.abs(step).max()))  # no leap of more than 1: scores may be far apart
+        if np.abs(step).max() < 1e-9:
+            break
+    if weights[0] < 0:
+        return 0.0, float(np.log((right + 1) / (wrong + 1)))
+    return float(weights[0]), float(weights[1])
+
+
+def logistic(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+
+
+def calibrate(items: Mapping[str, Scored]) -> dict[str, tuple[float, float]]:
+    """(slope, intercept) by task, from validation's items."""
+    return {task: fit_platt(own.scores, own.correct) for task, own in items.items()}
+
+
+def apply_calibration(confidences: Confidences, fitted: Mapping[str, tuple[float, float]]) -> Confidences:
+    """Mean log-probabilities as probabilities that the item is right."""
+    return {
+        (document, task): tuple(map(float, logistic(fitted[task][0] * np.array(scores) + fitted[task][1])))
+        for (document, task), scores in confidences.items()
+    }
+
+
+def reliability(items: Scored, bins: int = BINS) -> list[dict]:
+    """By tenth of stated probability: {"from", "to", "items", "stated", "right"}; empty tenths left out."""
+    place = np.minimum((items.scores * bins).astype(int), bins - 1)
+    return [
+        {
+            "from": b / bins,
+            "to": (b + 1) / bins,
+            "items": int((place == b).sum()),
+            "stated": float(items.scores[place == b].mean()),
+            "right": float(items.correct[place == b].mean()),
+        }
+        for b in np.unique(place)
+    ]
+
+
+def calibration_error(items: Scored) -> float | None:
+    """Expected calibration error: stated less right, absolute, over the tenths, weighted by their items."""
+    total = len(items.scores)
+    return sum(b["items"] * abs(b["stated"] - b["right"]) for b in reliability(items)) / total if total else None
+
+
+def risk_coverage(items: Scored) -> list[dict]:
+    """{"threshold", "coverage", "precision", "recall"} of the surest items, from one to all; equal scores go together."""
+    order = np.argsort(-items.scores, kind="stable")
+    scores, right = items.scores[order], np.cumsum(items.correct[order])
+    last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
+    return [
+        {
+            "threshold": float(scores[i]),
+            "coverage": (i + 1) / len(scores),
+            "precision": float(right[i] / (i + 1)),
+            "recall": share(int(right[i]), items.support),
+        }
+        for i in np.flatnonzero(last)
+    ]
+
+
+def choose_threshold(items: Scored, min_precision: float) -> float | None:
+    """The lowest score at which validation's items reach the precision, so that most are kept; None where none does.
+
+    Raises InputError for a precision that is none.
+    """
+    if not 0 < min_precision <= 1:
+        raise InputError(f"--min-precision {min_precision}: expected a fraction over 0 and up to 1, such as 0.9")
+    reached = [point["threshold"] for point in risk_coverage(items) if point["precision"] >= min_precision]
+    return min(reached, default=None)
+
+
+def keep_confident(predictions: Predictions, confidences: Confidences, thresholds: Mapping[str, float | None]) -> Predictions:
+    """The predictions without the items under their task's threshold; all of them where it is None."""
+    kept = {}
+    for (document, task), answer in predictions.items():
+        limit = np.inf if thresholds[task] is None else thresholds[task]
+        best = surest(answer.items, confidences[document, task])
+        items = tuple(item for item in answer.items if best[normalise_item(item)] >= limit)
+        kept[document, task] = Answer(items, "empty" if answer.status == "ok" and not items else answer.status)
+    return kept
+
+
+def figures_at(items: Scored, threshold: float | None) -> dict:
+    """{"items", "precision", "recall"} of the items at or over the threshold."""
+    chosen = items.scores >= (np.inf if threshold is None else threshold)
+    right = int(items.correct[chosen].sum())
+    return {"items": int(chosen.sum()), "precision": share(right, int(chosen.sum())), "recall": share(right, items.support)}
+
+
+def score_confidence(validation: Mapping[str, Scored], test: Mapping[str, Scored], min_precision: float = 0.9) -> dict:
+    """By task: the calibration, its error before use on test, both curves, and the threshold with what it costs.
+
+    `validation` and `test` hold raw scores (`collect_items` of `score_items`); calibrated here, with validation's fit.
+    """
+    described = {}
+    for task, (slope, intercept) in calibrate(validation).items():
+        known, new = (
+            Scored(logistic(slope * own.scores + intercept), own.correct, own.support) for own in (validation[task], test[task])
+        )
+        threshold = choose_threshold(known, min_precision)
+        described[task] = {
+            "slope": slope,
+            "intercept": intercept,
+            "items": {"validation": len(known.scores), "test": len(new.scores)},
+            "calibration_error": calibration_error(new),
+            "reliability": reliability(new),
+            "risk_coverage": thin(risk_coverage(new)),
+            "min_precision": min_precision,
+            "threshold": threshold,
+            "validation": figures_at(known, threshold),
+            "test": {"all": figures_at(new, -np.inf), "kept": figures_at(new, threshold)},
+        }
+    return described
+
+
+def thin(points: list[dict], most: int = 100) -> list[dict]:
+    """At most so many points of a curve, both ends kept: what a plot can show."""
+    return [points[i] for i in np.unique(np.linspace(0, len(points) - 1, most).astype(int))] if points else []

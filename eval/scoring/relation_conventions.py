@@ -1,0 +1,184 @@
+"""Relations under four conventions side by side, each named in a line, so that nobody compares one with another.
+
+Published relation scores differ by twenty points for the same output, depending on what counts as the same relation. Reads
+documents and predictions; concept ids are needed for two of the four, which are None with a reason where gold has none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+
+from data.items import normalise_item, share
+from data.schema import MENTION_TYPE, Document
+from data.text import normalise
+from eval.scoring.parse import Predictions
+from eval.scoring.score import score_counts
+from eval.scoring.stats import resample_weights
+
+Pair = tuple[str, str]
+TYPES = tuple(MENTION_TYPE.values())
+
+CONVENTIONS = {
+    "exact": "exact strings: both names as the gold relation writes them, after normalisation",
+    "alias": "alias-aware: each side may be any name the article has for the same concept; a gold relation is right once",
+    "mesh": "MeSH ids: names become ids through a dictionary of train's names; a name not in it is wrong",
+    "cooccurrence": "co-occurrence floor: every gold chemical paired with every gold disease of the article",
+}
+
+
+def score_conventions(train: Sequence[Document], documents: Sequence[Document], predictions: Predictions) -> dict[str, dict]:
+    """{convention: {"convention": its line, "figures": as in metrics.json or None, "reason": None or why there are none}}.
+
+    "mesh" adds "ceiling": what gold's own names score through the same dictionary. "cooccurrence" adds "concepts": the same
+    floor over concept ids (the literature's), beside "figures", which are over exact strings.
+    """
+    asked = [document for document in documents if "relations" in document.tasks]
+    weights = resample_weights(len(asked)) if asked else np.zeros((1, 0))
+    answers = [set(map(normalise_item, predictions[document.id, "relations"].items)) for document in asked]
+    reason = without_ids(asked)
+    found: dict[str, list | None] = {
+        "exact": [count_sets(gold_names(d), answer) for d, answer in zip(asked, answers, strict=True)],
+        "alias": None if reason else [count_aliases(d, answer) for d, answer in zip(asked, answers, strict=True)],
+        "cooccurrence": [count_sets(gold_names(d), every_pair(d)) for d in asked],
+    }
+    scored = {name: describe(name, counts, weights, reason) for name, counts in found.items()}
+    concepts = None if reason else [count_sets(gold_concepts(d), every_concept_pair(d)) for d in asked]
+    scored["cooccurrence"]["concepts"] = concepts and figures(concepts, weights)
+    scored["mesh"] = score_mesh(train, asked, answers, weights, reason)
+    return {name: scored[name] for name in CONVENTIONS}
+
+
+def describe(name: str, counts: Sequence | None, weights: np.ndarray, reason: str | None) -> dict:
+    scored = None if counts is None else figures(counts, weights)
+    return {"convention": CONVENTIONS[name], "figures": scored, "reason": reason if counts is None else None}
+
+
+def figures(counts: Sequence, weights: np.ndarray) -> dict:
+    return score_counts(np.array(counts, dtype=np.int64).reshape(-1, 3), weights)
+
+
+def without_ids(documents: Sequence[Document]) -> str | None:
+    """Why relations cannot be compared as concepts, or None where they can."""
+    relations = [(document.id, r) for document in documents for r in document.relations]
+    bare = [(where, r) for where, r in relations if r.chemical_id is None or r.disease_id is None]
+    if not relations:
+        return "the gold holds no relation"
+    if bare:
+        return f"{len(bare)} of {len(relations)} gold relations have no concept ids (the first in document {bare[0][0]!r})"
+    return None
+
+
+def count_sets(gold: set, predicted: set) -> tuple[int, int, int]:
+    """(tp, fp, fn) of two sets."""
+    tp = len(gold & predicted)
+    return tp, len(predicted) - tp, len(gold) - tp
+
+
+def gold_names(document: Document) -> set[Pair]:
+    return set(map(normalise_item, document.gold("relations")))
+
+
+def gold_concepts(document: Document) -> set[Pair]:
+    return {(r.chemical_id, r.disease_id) for r in document.relations}
+
+
+def concept_forms(document: Document) -> dict[tuple[str, str], set[str]]:
+    """By (type, concept id), the normalised names that the article's mentions give the concept."""
+    forms = defaultdict(set)
+    for mention in document.mentions:
+        for concept in mention.ids:
+            forms[mention.type, concept].add(normalise(mention.text))
+    return forms
+
+
+def accepted_pairs(document: Document) -> dict[Pair, set[Pair]]:
+    """By gold pair of names, every pair of names that states the same relation.
+
+    Concept pairs that gold writes alike are one item, as in the exact convention, so gold scored against itself is 1.
+    """
+    forms, accepted = concept_forms(document), defaultdict(set)
+    for relation in document.relations:
+        gold = normalise_item((relation.chemical, relation.disease))
+        chemicals, diseases = forms[TYPES[0], relation.chemical_id], forms[TYPES[1], relation.disease_id]
+        accepted[gold] |= {gold} | {(c, d) for c in chemicals for d in diseases}
+    return accepted
+
+
+def count_aliases(document: Document, predicted: set[Pair]) -> tuple[int, int, int]:
+    """(tp, fp, fn) of the largest one-to-one matching of predicted pairs and gold items.
+
+    A gold item that one predicted pair has taken is taken: the same relation said again through another alias is a false
+    positive, as under exact strings, or listing every alias would cost nothing.
+    """
+    accepted = accepted_pairs(document)
+    tp = match_most({gold: names & predicted for gold, names in accepted.items()})
+    return tp, len(predicted) - tp, len(accepted) - tp
+
+
+def match_most(candidates: Mapping[Hashable, set]) -> int:
+    """Size of a maximum bipartite matching (augmenting paths) of the keys with their candidates, each used once."""
+    taken: dict = {}
+
+    def place(key: Hashable, tried: set) -> bool:
+        for candidate in candidates[key] - tried:
+            tried.add(candidate)
+            if candidate not in taken or place(taken[candidate], tried):
+                taken[candidate] = key
+                return True
+        return False
+
+    return sum(place(key, set()) for key in candidates)
+
+
+def every_pair(document: Document) -> set[Pair]:
+    """Each chemical with each disease that gold names in the document, normalised."""
+    names = {kind: {normalise(m.text) for m in document.mentions if m.type == kind} for kind in TYPES}
+    return {(chemical, disease) for chemical in names[TYPES[0]] for disease in names[TYPES[1]]}
+
+
+def every_concept_pair(document: Document) -> set[Pair]:
+    concepts = {kind: {i for m in document.mentions if m.type == kind for i in m.ids} for kind in TYPES}
+    return {(chemical, disease) for chemical in concepts[TYPES[0]] for disease in concepts[TYPES[1]]}
+
+
+def learn_ids(train: Sequence[Document]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """By (type, normalised name), the concept ids that train's mentions give it most often (first in order where equal)."""
+    votes: dict[tuple[str, str], Counter] = defaultdict(Counter)
+    for document in train:
+        for mention in document.mentions:
+            if mention.ids:
+                votes[mention.type, normalise(mention.text)][mention.ids] += 1
+    return {name: max(sorted(ids), key=ids.__getitem__) for name, ids in votes.items()}
+
+
+def to_ids(pairs: set[Pair], ids: Mapping[tuple[str, str], tuple[str, ...]]) -> set[Pair]:
+    """The pairs as pairs of ids; a name of several concepts gives each, and one that train lacks stays itself: never right."""
+    return {
+        (chemical_id, disease_id)
+        for chemical, disease in pairs
+        for chemical_id in ids.get((TYPES[0], chemical), (f"unknown: {chemical}",))
+        for disease_id in ids.get((TYPES[1], disease), (f"unknown: {disease}",))
+    }
+
+
+def score_mesh(
+    train: Sequence[Document], documents: Sequence[Document], answers: Sequence[set], weights: np.ndarray, reason: str | None
+) -> dict:
+    """The answers as ids through train's names, and the ceiling that gold's own names reach through them."""
+    ids = {} if reason else learn_ids(train)
+    if not reason and not ids:
+        reason = "no mention of the train documents has a concept id"
+    if reason:
+        return describe("mesh", None, weights, reason) | {"ceiling": None, "names": 0, "gold_in_dictionary": None}
+    counts = [count_sets(gold_concepts(d), to_ids(answer, ids)) for d, answer in zip(documents, answers, strict=True)]
+    ceiling = [count_sets(gold_concepts(d), to_ids(gold_names(d), ids)) for d in documents]
+    pairs = [pair for document in documents for pair in gold_names(document)]
+    known = sum((TYPES[0], chemical) in ids and (TYPES[1], disease) in ids for chemical, disease in pairs)
+    return describe("mesh", counts, weights, None) | {
+        "ceiling": figures(ceiling, weights),
+        "names": len(ids),
+        "gold_in_dictionary": share(known, len(pairs)),
+    }

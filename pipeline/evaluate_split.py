@@ -1,0 +1,108 @@
+"""One split of a run, evaluated: completions -> predictions -> metrics.json, predictions.PubTator and report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data.files import read_jsonl, write_json, write_text
+from data.readers.pubtator import write_pubtator
+from data.schema import Document
+from data.split import read_split_folder
+from eval.official.biocreative import score_official
+from eval.official.offsets import write_predictions as write_pubtator_predictions
+from eval.report.page import render_markdown, write_report
+from eval.scoring.baselines import score_baselines
+from eval.scoring.confidence import apply_calibration, calibrate, collect_items, score_confidence, score_items
+from eval.scoring.metrics import score_sections
+from eval.scoring.parse import Predictions, parse_completions, write_predictions
+from eval.scoring.score import score_predictions
+from pipeline.run_folder import RunFolder
+
+
+def evaluate_split(run: RunFolder, name: str, adapter: Path | None, out: Path) -> dict:
+    """Everything about the adapter's, or the untuned model's, answers to one split, in `out`. Returns F1 by task."""
+    documents = read_split_folder(run.path / "data")[name]
+    generate(run, documents, adapter, out / "completions.jsonl")
+    return score_completions(run, name, documents, out, f"{run.path.name}: {name}" + ("" if adapter else ", untuned model"))
+
+
+def generate(run: RunFolder, documents: Sequence[Document], adapter: Path | None, path: Path) -> None:
+    from eval.engines.huggingface import complete
+    from pipeline.model import load_model, load_tokenizer, model_path
+
+    settings = run.settings
+    source = adapter or model_path(settings.model.name)
+    complete(
+        load_model(settings, adapter=adapter),
+        load_tokenizer(source, None if adapter else settings.model.revision),
+        documents,
+        path,
+        layout=settings.train.layout,
+        max_new_tokens=settings.eval.max_new_tokens or run.manifest["max_new_tokens"],
+        batch_tokens=settings.eval.batch_tokens,
+        grounded=settings.eval.grounded,
+        logprobs=settings.eval.logprobs and adapter is not None,
+    )
+
+
+def score_completions(run: RunFolder, name: str, documents: Sequence[Document], out: Path, title: str) -> dict:
+    """From completions.jsonl in `out` to everything that is computed of it. Returns F1 by task."""
+    train = read_split_folder(run.path / "data")["train"]
+    rows = [row for _, row in read_jsonl(out / "completions.jsonl")]
+    predictions = parse_completions(rows)
+    write_predictions(predictions, out / "predictions.jsonl")
+    write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
+    metrics = score_predictions(documents, predictions)
+    metrics["baselines"] = score_baselines(train, documents) | read_base_model(run, name, out)
+    metrics |= score_sections(train, documents, predictions)
+    metrics["official"] = score_officially(documents, out)
+    confidences = None
+    if all("logprobs" in row for row in rows) and name == "test":
+        metrics["confidence"], confidences = weigh_items(run, documents, predictions, rows)
+    write_json(out / "metrics.json", metrics)
+    model, layout, digest = run.settings.model.name, run.settings.train.layout, run.manifest["data_sha256"]
+    notes = [f"model {model}", f"layout {layout}", f"data sha256 {digest[:12]}"]
+    report = {"documents": documents, "predictions": predictions, "metrics": metrics, "confidences": confidences}
+    write_text(out / "report.md", f"# {title}\n\n{render_markdown(metrics)}")
+    write_report(out / "report.html", **report, title=title, notes=notes)
+    return {task: round(figures["f1"], 4) for task, figures in metrics["tasks"].items()}
+
+
+def write_names_as_offsets(documents: Sequence[Document], predictions: Predictions, path: Path) -> None:
+    items = {document.id: {} for document in documents}
+    for (document, task), answer in predictions.items():
+        items[document][task] = answer.items
+    write_pubtator_predictions(documents, items, path)
+
+
+def score_officially(documents: Sequence[Document], out: Path) -> dict:
+    """BioCreative's strict mention figures of predictions.PubTator against gold.PubTator, or why there are none."""
+    if any(mention.start is None for document in documents for mention in document.mentions):
+        return {"mention": None, "reason": "the corpus has no offsets; PubTator and BioC have"}
+    write_pubtator((replace(document, relations=()) for document in documents), out / "gold.PubTator")
+    return {"mention": score_official(out / "gold.PubTator", out / "predictions.PubTator")["mention"]}
+
+
+def read_base_model(run: RunFolder, name: str, out: Path) -> dict:
+    """The untuned model's figures on the same split, for whatever variant is scored but itself."""
+    path = run.path / "eval" / name / "base" / "metrics.json"
+    if out == path.parent or not path.exists():
+        return {}
+    return {"base_model": json.loads(path.read_text(encoding="utf-8"))["tasks"]}
+
+
+def weigh_items(
+    run: RunFolder, documents: Sequence[Document], predictions: Predictions, rows: Sequence[dict]
+) -> tuple[dict | None, dict | None]:
+    """The confidence section, and each test item's chance of being right; None where validation was not evaluated likewise."""
+    path = run.path / "eval" / "validation" / "completions.jsonl"
+    known = [row for _, row in read_jsonl(path)] if path.exists() else []
+    if not known or not all("logprobs" in row for row in known):
+        return None, None
+    validation = collect_items(read_split_folder(run.path / "data")["validation"], parse_completions(known), score_items(known))
+    confidences = score_items(rows)
+    described = score_confidence(validation, collect_items(documents, predictions, confidences))
+    return described, apply_calibration(confidences, calibrate(validation))

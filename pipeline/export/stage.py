@@ -1,0 +1,115 @@
+"""The export stage: adapter -> merged 16-bit -> GGUF files and Modelfile, and whether they answer as the adapter does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.split import read_split_folder
+from pipeline.export.gguf import convert_to_gguf
+from pipeline.export.merge import merge_adapter
+from pipeline.export.modelfile import server_command, write_modelfile
+from pipeline.export.names import default_name
+from pipeline.export.parity import check_parity
+from pipeline.export.quantise import MOSTLY, convert_with_checkout, quantise_gguf
+from pipeline.model import load_tokenizer, model_path
+from pipeline.run_folder import RunFolder
+
+
+def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool) -> dict:
+    """Write export/ and check it. What exists already is kept, so an interrupted export goes on."""
+    folder = run.path / "export"
+    adapter = run.path / "adapter"
+    settings = json.loads((adapter / "medner.json").read_text(encoding="utf-8"))
+    merged = merge_adapter(model_path(run.settings.model.name), adapter, folder / "merged")
+    ggufs = [make_gguf(run, merged, folder, quant) for quant in quants]
+    context = run.settings.model.max_length + sum(settings["max_new_tokens"].values())
+    commands = describe_servers(ggufs, folder, adapter, settings, context)
+    parity = check_export(run, merged if keep_merged else None, ggufs, context)
+    if not keep_merged:
+        shutil.rmtree(merged)
+    models = parity["models"].items()
+    figures = {name: {"passed": model["passed"], "exact": model["exact_completions"]} for name, model in models}
+    return {"files": [path.name for path in ggufs], "parity": figures, "passed": parity["passed"], "llama_server": commands}
+
+
+def make_gguf(run: RunFolder, merged: Path, folder: Path, quant: str) -> Path:
+    """One GGUF file. A K-quant is made from a 16-bit file, which is kept only where it was asked for."""
+    out = folder / f"{file_stem(run)}.{quant}.gguf"
+    if out.exists():
+        return out
+    if quant not in MOSTLY:
+        return convert(run, merged, out, quant)
+    sixteen = folder / f"{file_stem(run)}.f16.gguf"
+    if sixteen.exists():
+        return quantise_gguf(sixteen, out, quant)
+    temporary = convert(run, merged, folder / "for-quantising.gguf", "bf16")
+    quantise_gguf(temporary, out, quant)
+    temporary.unlink()
+    return out
+
+
+def convert(run: RunFolder, merged: Path, out: Path, quant: str) -> Path:
+    checkout = run.settings.export.llama_cpp
+    if checkout:
+        return convert_with_checkout(Path(checkout), merged, out, quant)
+    return convert_to_gguf(merged, out, quant, describe_model(run))
+
+
+def file_stem(run: RunFolder) -> str:
+    """Llama-3.2-3B-medical-ner: the repository's default name without its time."""
+    return default_name(run.settings.model.name).rpartition("-")[0]
+
+
+def describe_model(run: RunFolder) -> dict[str, str]:
+    """Metadata of a GGUF file: what it was made from, and how good it is."""
+    path = run.path / "eval" / "test" / "metrics.json"
+    tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"] if path.exists() else {}
+    scores = {f"medner.test.{task}.f1": f"{figures['f1']:.4f}" for task, figures in tasks.items()}
+    return {
+        "general.name": file_stem(run),
+        "general.license": "llama3.2",
+        "general.base_model.0.name": run.settings.model.name,
+        "medner.data_sha256": run.manifest["data_sha256"],
+        "medner.layout": run.settings.train.layout,
+    } | scores
+
+
+def describe_servers(ggufs: Sequence[Path], folder: Path, adapter: Path, settings: dict, context: int) -> str | None:
+    """Write the Modelfile for the smallest file; return the llama-server command for it."""
+    if not ggufs:
+        return None
+    tokenizer = load_tokenizer(adapter)
+    smallest = min(ggufs, key=lambda path: path.stat().st_size)
+    answer = max(settings["max_new_tokens"].values())
+    write_modelfile(
+        smallest,
+        folder / "Modelfile",
+        system=settings["system_prompt"],
+        chat_template=tokenizer.chat_template,
+        bos=tokenizer.bos_token or "",
+        stop=[tokenizer.eos_token],
+        context=context,
+        answer_tokens=answer,
+    )
+    return server_command(smallest.name, context, answer)
+
+
+def check_export(run: RunFolder, merged: Path | None, ggufs: Sequence[Path], context: int) -> dict:
+    """parity.json: the adapter's answers to validation documents against those of each exported model."""
+    documents = read_split_folder(run.path / "data")["validation"][: run.settings.export.parity_documents]
+    return check_parity(
+        documents,
+        run.path / "eval" / "validation" / "completions.jsonl",
+        run.path / "export" / "parity.json",
+        merged=merged,
+        ggufs=ggufs,
+        tokenizer=run.path / "adapter",
+        layout=run.settings.train.layout,
+        max_new_tokens=run.settings.eval.max_new_tokens or run.manifest["max_new_tokens"],
+        context=context,
+        batch_tokens=run.settings.eval.batch_tokens,
+        grounded=run.settings.eval.grounded,
+    )

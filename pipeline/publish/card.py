@@ -1,0 +1,246 @@
+"""The model card: a run's files told to a reader, and to the Hub's leaderboards as `model-index` metadata.
+
+Reads config.yaml, manifest.json, adapter/medner.json, data/audit.json, eval/test/metrics.json and export/parity.json of a run
+folder. What is not there is left out, or said to be missing; no figure is written that a file does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.schema import TASKS
+from eval.report.tables import render_markdown
+from pipeline.config import Settings
+from pipeline.publish.card_use import LIMITS, render_licence, render_use
+from pipeline.run_folder import read_run
+
+BASELINES = {
+    "base_model": "the base model, untuned",
+    "dictionary": "a dictionary of the names in train",
+    "cooccurrence": "co-occurrence of those names",
+}
+DETAILS = ("relations", "generalisation")  # not the faults: their examples quote the corpus, which is not ours to publish
+CONVENTION = """\
+Per document and task, sets of strings are compared after the same normalisation on both sides (Unicode NFKC, letter case, white
+space, surrounding quotes, `. , ; :` and unmatched brackets). Whatever is predicted and not gold is a false positive; an answer
+that cannot be read predicts nothing. Intervals are 95 %, by resampling documents. These are neither strict spans nor concept
+identifiers, so they cannot be set beside figures of those conventions."""
+
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run folder says of itself; None where a file is not there."""
+
+    run: Path
+    settings: Settings
+    manifest: Mapping
+    adapter: Mapping
+    audit: Mapping | None
+    metrics: Mapping | None
+    parity: Mapping | None
+
+    @property
+    def name(self) -> str:
+        return (self.manifest.get("repo") or self.run.name).rpartition("/")[2]
+
+    @property
+    def base(self) -> str:
+        return self.adapter.get("base_model") or self.settings.model.name
+
+
+def write_card(run: Path) -> str:
+    """The text of README.md. Raises InputError where `run` is no run folder."""
+    facts = read_facts(run)
+    sections = [
+        f"---\n{render_metadata(facts)}\n---",
+        f"# {facts.name}\n\n{render_opening(facts)}",
+        f"## Results\n\n{render_results(facts.metrics)}",
+        f"## What is shipped answers as what was trained\n\n{render_parity(facts.parity)}",
+        f"## Data\n\n{render_data(facts)}",
+        f"## Training\n\n{render_training(facts)}",
+        f"## Use\n\n{render_use(facts.name, facts.manifest.get('repo'), facts.base, facts.adapter, ggufs(run))}",
+        f"## Limits\n\n{LIMITS}",
+        f"## Licence\n\n{render_licence(facts.base)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def read_facts(run: Path) -> Facts:
+    folder = read_run(run)
+    names = ("data/audit.json", "eval/test/metrics.json", "export/parity.json")
+    adapter = _read(run / "adapter/medner.json") or {}
+    return Facts(run, folder.settings, folder.manifest, adapter, *(_read(run / name) for name in names))
+
+
+def ggufs(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "export").glob("*.gguf"))
+
+
+def render_metadata(facts: Facts) -> str:
+    """The card's YAML header, model-index included."""
+    from huggingface_hub import ModelCardData
+
+    licence = licence_id(facts.base)
+    data = ModelCardData(
+        language="en",
+        license=licence,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        # A local path or the embedded model is nobody's repository, and the Hub would refuse the card.
+        base_model=facts.base if facts.base.count("/") == 1 and not facts.base.startswith((".", "/", "~")) else None,
+        tags=["biomedical", "named-entity-recognition", "relation-extraction", "lora"] + ["gguf"] * bool(ggufs(facts.run)),
+        model_name=facts.name,
+        eval_results=evaluation_results(facts) or None,
+    )
+    return data.to_yaml().strip()
+
+
+def licence_id(base: str) -> str | None:
+    """The Hub's word for the base's licence, where its name tells."""
+    for version in ("3.3", "3.2", "3.1"):
+        if f"llama-{version}" in base.lower():
+            return f"llama{version}"
+    return "llama3" if "llama-3" in base.lower() else "apache-2.0" if base == "tiny" else None
+
+
+def evaluation_results(facts: Facts) -> list:
+    from huggingface_hub import EvalResult
+
+    source = data_name(facts)
+    return [
+        EvalResult(
+            task_type="token-classification",
+            task_name="Names and relations listed from biomedical abstracts",
+            dataset_type="other",
+            dataset_name=f"{source}, test split by article",
+            dataset_args={"sha256": facts.manifest.get("data_sha256"), "documents": facts.metrics["documents"]},
+            metric_type=kind,
+            metric_name=f"{kind} of sets of strings, {task}",
+            metric_value=round(facts.metrics["tasks"][task][kind], 4),
+        )
+        for task in TASKS
+        if facts.metrics and task in facts.metrics["tasks"]
+        for kind in ("f1", "precision", "recall")
+    ]
+
+
+def data_name(facts: Facts) -> str:
+    """The corpus files' names, without the folders they lay in."""
+    return ", ".join(sorted({Path(file).name for file in facts.manifest.get("data", {}).values()})) or "the run's data"
+
+
+def render_opening(facts: Facts) -> str:
+    built = "**Built with Llama.** " if "llama" in facts.base.lower() else ""
+    return (
+        f"{built}A LoRA adapter of `{facts.base}` that reads a biomedical abstract and lists its chemicals, its diseases, and "
+        "the pairs of a chemical and a disease that it influences, one item a line, in the article's own words.\n\n"
+        "**Not a medical device.** It makes mistakes, and nothing it lists may be used to diagnose, to treat, or to decide "
+        "about a patient without a specialist who has read the source."
+    )
+
+
+def render_results(metrics: Mapping | None) -> str:
+    if not metrics:
+        return "This run has not been evaluated on a test split; nothing is claimed."
+    rows = [(name, metrics["tasks"][name]) for name in TASKS if name in metrics["tasks"]]
+    rows += [(name, metrics[name]) for name in ("micro", "macro") if name in metrics]
+    table = _table(("test", "precision", "recall", "F1", "95 %", "gold items"), (_figures(*row) for row in rows))
+    baselines = [
+        (f"{BASELINES.get(name, name)}: {task}", tasks[task])
+        for name, tasks in (metrics.get("baselines") or {}).items()
+        for task in TASKS
+        if isinstance(tasks, Mapping) and tasks.get(task)
+    ]
+    below = _table(("baseline", "precision", "recall", "F1", "95 %", "gold items"), (_figures(*row) for row in baselines))
+    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in metrics.get("rates", {}).items() if rate is not None)
+    blocks = [f"{metrics['documents']} articles of the test split; percent.", table]
+    blocks += ["What it has to beat, on the same articles:", below] if baselines else []
+    blocks.append(CONVENTION)
+    blocks += [f"Faults: {rates} (the first three of answers, the others of items)."] if rates else []
+    more = render_markdown(metrics, DETAILS).strip()
+    blocks += ["<details><summary>By convention and by kind of name</summary>", more, "</details>"] if more else []
+    return "\n\n".join(blocks)
+
+
+def _figures(name: str, figures: Mapping) -> list[str]:
+    scores = [_percent(figures.get(key)) for key in ("precision", "recall", "f1")]
+    interval = " to ".join(_percent(bound) for bound in figures["ci95"]) if figures.get("ci95") else ""
+    return [name, *scores, interval, str(figures.get("support", ""))]
+
+
+def render_parity(parity: Mapping | None) -> str:
+    if not parity or not parity["models"]:
+        return "No exported file was compared with the adapter."
+    rows = []
+    for name, facts in parity["models"].items():
+        changes = [_change(facts["tasks"].get(task)) for task in TASKS]
+        prompts = f"{facts['identical_prompts']} of {facts['prompts']}" if "prompts" in facts else ""
+        passed = "yes" if facts["passed"] else "**no**"
+        rows.append([name, *changes, _percent(facts["exact_completions"]), prompts, passed])
+    return (
+        f"On {parity['documents']} validation articles each file answered what the adapter was asked. Change of F1 in points "
+        "with its 95 % interval, share of answers equal letter by letter, and prompts that become the same tokens:\n\n"
+        + _table(("file", *TASKS, "equal answers", "same prompts", "passed"), rows)
+    )
+
+
+def _change(figures: Mapping | None) -> str:
+    if not figures:
+        return ""
+    low, high = figures["ci95"]
+    return f"{100 * figures['change']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def render_data(facts: Facts) -> str:
+    lines = [f"- {data_name(facts)}, sha256 `{facts.manifest.get('data_sha256')}`"]
+    audit = facts.audit
+    if not audit:
+        return "\n".join([*lines, "- No audit of the split was found in the run."])
+    sizes = ", ".join(f"{name} {part['documents']}" for name, part in audit.get("split", {}).items())
+    kind = "as given by the user" if audit.get("given_split") else "by article, near-duplicates kept together"
+    lines.append(f"- Split {kind}: {sizes} articles")
+    if leaks := audit.get("leaks"):
+        found = f"**{leaks['articles']} pairs of articles stand in two splits**" if leaks["leaking"] else "none found"
+        lines.append(f"- Leaks between the splits (articles, near-duplicates, answers): {found}")
+    seen = {task: counts for task, counts in audit.get("seen", {}).items() if counts.get("test_items")}
+    if shares := [f"{task} {_percent(counts['seen_share'])} %" for task, counts in seen.items()]:
+        lines.append(f"- Test items whose name occurs in train: {', '.join(shares)}")
+    return "\n".join(lines)
+
+
+def render_training(facts: Facts) -> str:
+    lora, train, model = facts.settings.lora, facts.settings.train, facts.settings.model
+    stage = facts.manifest.get("stages", {}).get("train", {})
+    shown = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "effective_batch_size", "optim", "weight_decay", "seed")
+    lines = [
+        f"- LoRA: rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {', '.join(lora.target_modules)}",
+        "- " + ", ".join(f"{name} {getattr(train, name)}" for name in shown),
+        "- Loss on the answers only; the prompt is read, not learnt",
+    ]
+    if model.load_in_4bit:
+        lines.append("- Trained over the base in 4 bits (NF4); merged and GGUF files hold the 16-bit base and the adapter")
+    if "examples" in stage:
+        lines.append(f"- {stage['examples']} examples, {stage.get('steps')} steps, best step {stage.get('best_step')}")
+    hardware = facts.manifest.get("device")
+    if hardware or "seconds" in stage:
+        time = f", {stage['seconds'] / 60:.1f} minutes of training" if "seconds" in stage else ""
+        lines.append(f"- Hardware: {hardware or 'not recorded'}{time}")
+    versions = ", ".join(f"{name} {version}" for name, version in facts.manifest.get("versions", {}).items())
+    return "\n".join([*lines, *([f"- {versions}"] if versions else [])])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

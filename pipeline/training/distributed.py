@@ -1,0 +1,29 @@
+"""Which of the job's processes this is, and the point where all of them wait for each other."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import cache
+
+LONGEST_WAIT = timedelta(hours=24)  # the others wait while the first scores the untuned model
+
+
+def count_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the run folder, prints and evaluates."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@cache
+def meet() -> None:
+    """Wait, once, until every process of the job is here. One alone goes on at once, and imports nothing."""
+    if count_processes() == 1:
+        return
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT).wait_for_everyone()

@@ -1,0 +1,102 @@
+"""Weights & Biases, when this machine is logged in or on request offline: losses while training, validation F1 by generating
+after each epoch, and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from data.files import read_jsonl
+from data.schema import TASKS, Document
+from eval.engines.huggingface import complete
+from eval.scoring.parse import parse_completions
+from eval.scoring.score import score_predictions
+from pipeline.config import Settings
+from pipeline.run_folder import RunFolder
+
+MONITORED = 16  # validation documents that are answered after each epoch
+
+
+def uses_wandb(report_to: str) -> bool:
+    """When asked for or, on "auto", when this machine is logged in."""
+    return report_to in ("wandb", "offline") or report_to == "auto" and has_wandb_login()
+
+
+def has_wandb_login() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+def start_tracking(run: RunFolder) -> bool:
+    """Point the W&B client at this run, the same W&B run when it goes on. Returns whether W&B is used."""
+    if not uses_wandb(run.settings.train.report_to):
+        return False
+    if "wandb" not in run.manifest:
+        run.record(wandb=secrets.token_hex(4))
+    os.environ |= {"WANDB_RUN_ID": run.manifest["wandb"], "WANDB_RESUME": "allow", "WANDB_DIR": str(run.path.resolve())}
+    os.environ.setdefault("WANDB_PROJECT", "medner")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if run.settings.train.report_to == "offline":
+        os.environ["WANDB_MODE"] = "offline"
+    return True
+
+
+class ValidationF1(TrainerCallback):
+    """After each epoch, answers to a fixed few validation documents: F1 says what the loss does not."""
+
+    def __init__(self, settings: Settings, tokenizer, documents: Sequence[Document], budgets: dict[str, int]):
+        self.settings, self.tokenizer, self.documents, self.budgets = settings, tokenizer, documents[:MONITORED], budgets
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        import wandb
+
+        settings = self.settings
+        with tempfile.TemporaryDirectory() as folder:
+            path = complete(
+                model,
+                self.tokenizer,
+                self.documents,
+                Path(folder) / "completions.jsonl",
+                layout=settings.train.layout,
+                max_new_tokens=settings.eval.max_new_tokens or self.budgets,
+                batch_tokens=settings.eval.batch_tokens,
+                progress=False,
+            )
+            scores = score_predictions(self.documents, parse_completions(row for _, row in read_jsonl(path)))["tasks"]
+        wandb.log({f"validation/f1_{task}": scores[task]["f1"] for task in TASKS} | {"train/global_step": state.global_step})
+
+
+def stop_tracking() -> None:
+    """Close what the trainer opened, so that what comes later is added to the same W&B run in order."""
+    import wandb
+
+    wandb.finish()
+
+
+def log_evaluation(run: RunFolder, metrics: dict) -> None:
+    """The scores as a table and as summary figures, and the report with its plots as an artifact."""
+    import wandb
+
+    columns = ("precision", "recall", "f1", "tp", "fp", "fn", "support")
+    rows = [[task, *(figures[column] for column in columns)] for task, figures in metrics["tasks"].items()]
+    with wandb.init(id=run.manifest["wandb"], resume="allow", dir=str(run.path)) as tracked:
+        tracked.log({"test/scores": wandb.Table(columns=["task", *columns], data=rows)})
+        for task, figures in metrics["tasks"].items():
+            tracked.summary[f"test/f1_{task}"] = figures["f1"]
+        artifact = wandb.Artifact(f"{run.path.name}-evaluation", type="evaluation")
+        for name in ("report.html", "metrics.json"):
+            artifact.add_file(str(run.path / "eval" / "test" / name))
+        tracked.log_artifact(artifact)

@@ -1,0 +1,312 @@
+"""Generation against the plainest reference there is: the whole sequence read again for every token, one chat at a time."""
+
+import io
+
+import pytest
+import torch
+from articles import is_in, rows_by_task
+from small_llama import small_model, small_tokenizer
+
+from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
+from data.schema import TASKS, Document, InputError
+from eval import completions as generate
+from eval.chats import plan_chats
+from eval.completions import write_completions
+from eval.engines import huggingface as engine_transformers
+from eval.engines.huggingface import complete
+from eval.engines.kv_cache import Rows
+from eval.engines.unsloth_generate import is_patched
+from eval.turns import turn_ids
+
+LAYOUTS = ("separate", "conversation")
+SENTENCE = "Naloxone reversed the antihypertensive effect of clonidine (5-HT, \u03b1-methyldopa). "
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = small_model()
+    # A random model hardly ever says the end token: these others end an answer too, so that rows finish raggedly.
+    model.generation_config.eos_token_id = [model.config.eos_token_id, *range(20, 36)]
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return [Document(f"d{n}", SENTENCE * (1 + n * n % 7), title="In rats" if n % 2 else None) for n in range(9)]
+
+
+def read_lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+@torch.inference_mode()
+def answer_plainly(model, tokenizer, documents, layout, budget):
+    """{(document, task): (ids, finish)}, from a growing list of ids, without cache, padding or batch."""
+    stops = set(model.generation_config.eos_token_id)
+    answers = {}
+    for document in documents:
+        for tasks in [TASKS] if layout == "conversation" else [(task,) for task in TASKS]:
+            ids = []
+            for task in tasks:
+                if not ids:
+                    user = render_prompt(document.article, task)
+                    text = f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
+                else:
+                    user, text = render_next_prompt(task), "<|eot_id|>"
+                text += f"<|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
+                text += "<|start_header_id|>assistant<|end_header_id|>\n\n"
+                ids += tokenizer(text, add_special_tokens=False)["input_ids"]
+                answer, finish = [], "length"
+                while len(answer) < budget:
+                    token = model(input_ids=torch.tensor([ids + answer])).logits[0, -1].argmax().item()
+                    if token in stops:
+                        finish = "stop"
+                        break
+                    answer.append(token)
+                ids += answer
+                answers[document.id, task] = (tokenizer.decode(answer, skip_special_tokens=True), finish)
+    return answers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("batch_tokens", [1, 2_000, 100_000])
+def test_batches_answer_as_the_plain_loop_does(model, tokenizer, documents, tmp_path, layout, batch_tokens):
+    path = complete(
+        model, tokenizer, documents, tmp_path / "c.jsonl", layout=layout, max_new_tokens=20, batch_tokens=batch_tokens
+    )
+    rows = {key: (row["completion"], row["finish"]) for key, row in rows_by_task(path).items()}
+    assert rows == answer_plainly(model, tokenizer, documents, layout, 20)
+    assert {finish for _, finish in rows.values()} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("grounded", [False, True])
+def test_a_patched_model_answers_the_same_through_its_generate(
+    model, tokenizer, documents, tmp_path, monkeypatch, layout, grounded
+):
+    settings = {"layout": layout, "max_new_tokens": 12, "batch_tokens": 5_000, "grounded": grounded, "logprobs": True}
+    ours = complete(model, tokenizer, documents, tmp_path / "ours.jsonl", **settings)
+    monkeypatch.setattr(engine_transformers, "is_patched", lambda model: True)
+    theirs = complete(model, tokenizer, documents, tmp_path / "theirs.jsonl", **settings)
+    ours, theirs = rows_by_task(ours), rows_by_task(theirs)
+    chances = [[chance for _, chance in row.pop("logprobs")] for rows in (ours, theirs) for _, row in sorted(rows.items())]
+    assert ours == theirs
+    assert sum(chances[: len(ours)], []) == pytest.approx(sum(chances[len(ours) :], []), abs=1e-3)
+
+
+def test_unsloths_patches_are_recognised(model, monkeypatch):
+    assert not is_patched(model)
+
+    def forward(self):
+        pass
+
+    forward.__module__ = "unsloth.models.llama"
+    monkeypatch.setattr(type(model.model.layers[0].self_attn), "forward", forward)
+    assert is_patched(model)
+
+
+def test_separate_answers_as_transformers_generate_does(model, tokenizer, documents, tmp_path):
+    path = complete(
+        model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=12, batch_tokens=10_000
+    )
+    stops = model.generation_config.eos_token_id
+    for (document, task), row in rows_by_task(path).items():
+        article = next(d for d in documents if d.id == document).article
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": render_prompt(article, task)}]
+        inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        output = model.generate(**inputs, max_new_tokens=12, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        ids = output[0, inputs["input_ids"].shape[1] :].tolist()
+        assert row["finish"] == ("stop" if ids[-1] in stops else "length")
+        ids = ids[:-1] if ids[-1] in stops else ids
+        assert row["completion"] == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_is_gone_on_with_and_a_half_line_cut(model, tokenizer, documents, tmp_path, layout):
+    settings = {"layout": layout, "max_new_tokens": {"chemicals": 9, "diseases": 5, "relations": 7}, "batch_tokens": 4_000}
+    whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    part = tmp_path / "deep" / "part.jsonl"
+    part.parent.mkdir()
+    part.write_bytes(b"".join(lines[:10]) + lines[10][:25])
+    complete(model, tokenizer, documents, part, **settings)
+    assert part.read_bytes().splitlines(keepends=True)[:10] == lines[:10]
+    assert rows_by_task(part) == rows_by_task(whole)
+    assert len(part.read_bytes().splitlines()) == len(lines) == len(documents) * 3
+    before = part.stat().st_mtime_ns, part.read_bytes()
+    complete(model, tokenizer, documents, part, **settings)
+    assert part.read_bytes() == before[1]
+
+
+def test_an_interruption_loses_one_batch_at_most(documents, tmp_path):
+    def engine(chats):
+        for number, chat in enumerate(chats):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield [{"document": chat.document.id, "task": task, "completion": "-", "finish": "stop"} for task in chat.tasks]
+
+    with pytest.raises(KeyboardInterrupt):
+        write_completions(engine, documents, tmp_path / "c.jsonl", layout="conversation", max_new_tokens=5)
+    assert len(rows_by_task(tmp_path / "c.jsonl")) == 4 * 3
+
+
+@pytest.mark.parametrize("line", ["{", '{"document": "d1"}', '{"document": "other", "task": "chemicals"}', "[]"])
+def test_a_file_of_something_else_is_refused_and_kept(model, tokenizer, documents, tmp_path, line):
+    path = tmp_path / "c.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"c\.jsonl:1: "):
+        complete(model, tokenizer, documents, path, layout="separate", max_new_tokens=5, batch_tokens=100)
+    assert path.read_text(encoding="utf-8") == line + "\n"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError("[enforce fail] can't allocate memory")])
+def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, tmp_path, monkeypatch, layout, error):
+    sizes, read = [], Rows.read
+
+    def read_few(rows, ids):
+        sizes.append(len(ids))
+        if len(ids) > 3 or len(sizes) == 40:  # too many at a time, and once out of the blue in the middle
+            raise error
+        return read(rows, ids)
+
+    settings = {"layout": layout, "max_new_tokens": 6, "batch_tokens": 100_000}
+    whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
+    monkeypatch.setattr(Rows, "read", read_few)
+    halved = complete(model, tokenizer, documents, tmp_path / "halved.jsonl", **settings)
+    assert rows_by_task(halved) == rows_by_task(whole)
+    assert len(read_lines(halved)) == len(documents) * 3
+    assert max(sizes) > 8 and max(sizes[20:]) <= 3
+
+
+def test_a_failure_of_the_program_is_not_taken_for_a_full_memory(model, tokenizer, documents, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Rows, "read", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        complete(model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=5, batch_tokens=10_000)
+
+
+def test_a_document_too_long_for_the_model_is_refused_before_any_is_answered(tokenizer, documents, tmp_path):
+    long = Document("long one", SENTENCE * 40)
+    with pytest.raises(InputError, match="document long one needs"):
+        complete(
+            small_model(positions=1024), tokenizer, [*documents, long], tmp_path / "c.jsonl",
+            layout="separate", max_new_tokens=5, batch_tokens=10_000,
+        )  # fmt: skip
+    assert (tmp_path / "c.jsonl").read_bytes() == b""
+
+
+def test_an_article_that_holds_a_marker_is_refused(tokenizer):
+    chat = plan_chats([Document("d1", "a <|eot_id|> b")], layout="separate", max_new_tokens=5)[0]
+    with pytest.raises(InputError, match=r"document d1: .*<\|eot_id\|>"):
+        turn_ids(tokenizer, chat)
+
+
+@pytest.mark.parametrize("answer", ["- a", "-", "- \u03b1-methyldopa | (5-HT) tremor\n- b | c"])
+def test_turn_ids_are_what_the_template_renders_around_answers(tokenizer, documents, answer):
+    chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
+    turns = turn_ids(tokenizer, chat)
+    messages = [{"role": "system", "content": SYSTEM}]
+    ids, own = [], tokenizer(answer, add_special_tokens=False)["input_ids"]
+    for prompt, turn in zip(chat.prompts, turns, strict=True):
+        messages += [{"role": "user", "content": prompt}]
+        ids += turn
+        assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        messages += [{"role": "assistant", "content": answer}]
+        ids += own
+    assert ids.count(tokenizer.bos_token_id) == 1
+    assert all(turn[0] == tokenizer.eos_token_id for turn in turns[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("{{- bos_token }}", ""), "exactly one"),
+        (("{{- bos_token }}", "{{- bos_token }}{{- bos_token }}"), "exactly one"),
+        (("'<|start_header_id|>' + message['role']", "(messages|length)|string + message['role']"), "changes earlier turns"),
+    ],
+)
+def test_a_template_that_would_not_match_training_is_refused(tokenizer, documents, monkeypatch, change, message):
+    monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template.replace(*change))
+    chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
+    with pytest.raises(InputError, match=message):
+        turn_ids(tokenizer, chat)
+
+
+def test_the_stop_token_is_the_templates_and_never_padding(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(model.generation_config, "eos_token_id", tokenizer.pad_token_id)
+    assert engine_transformers.stop_ids(model, tokenizer) == {tokenizer.convert_tokens_to_ids("<|eot_id|>")}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_logprobs_are_the_models_and_their_texts_make_the_answer(model, tokenizer, documents, tmp_path, layout):
+    path = complete(
+        model, tokenizer, documents[:3], tmp_path / "c.jsonl",
+        layout=layout, max_new_tokens=15, batch_tokens=10_000, logprobs=True,
+    )  # fmt: skip
+    rows = rows_by_task(path)
+    assert all("".join(text for text, _ in row["logprobs"]) == row["completion"] for row in rows.values())
+    row = rows["d1", "chemicals"]
+    chat = plan_chats(documents[1:], layout=layout, max_new_tokens=5)[0]
+    prompt = turn_ids(tokenizer, chat)
+    with torch.inference_mode():
+        first = model(input_ids=torch.tensor([prompt[0]])).logits[0, -1].log_softmax(-1).max().item()
+    assert row["logprobs"][0][1] == pytest.approx(first, abs=1e-4)
+
+
+def test_each_document_is_asked_its_own_tasks_unless_told_otherwise():
+    documents = [Document("a", "x", tasks=("diseases",)), Document("b", "y"), Document("c", "z", tasks=())]
+    chats = plan_chats(documents, layout="conversation", max_new_tokens=5)
+    assert [(chat.document.id, chat.tasks) for chat in chats] == [("a", ("diseases",)), ("b", TASKS)]
+    budgets = {"relations": 3, "chemicals": 2}
+    chats = plan_chats(documents, layout="separate", tasks=["relations", "chemicals"], max_new_tokens=budgets)
+    assert [(chat.tasks, chat.budgets) for chat in chats[:2]] == [(("chemicals",), (2,)), (("relations",), (3,))]
+
+
+def test_progress_is_shown_when_asked_and_silent_off_a_terminal(documents):
+    batches = [[{}] * 9, [{}] * 18]
+    for shown in (True, None):
+        stream = io.StringIO()
+        list(generate._report(batches, 27, 0, 9, shown, stream))
+        assert ("9/9 documents" in stream.getvalue()) is bool(shown)
+
+
+def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp_path):
+    model.train()
+    complete(model, tokenizer, documents[:1], tmp_path / "c.jsonl", layout="separate", max_new_tokens=2, batch_tokens=100)
+    assert model.training
+    model.eval()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_grounded_answers_are_verbatim_and_end_whatever_the_batch(model, tokenizer, documents, tmp_path, layout):
+    settings = {"layout": layout, "max_new_tokens": 24, "grounded": True}
+    path = complete(model, tokenizer, documents, tmp_path / "c.jsonl", batch_tokens=100_000, **settings)
+    alone = complete(model, tokenizer, documents, tmp_path / "alone.jsonl", batch_tokens=1, **settings)
+    rows = rows_by_task(path)
+    assert rows == rows_by_task(alone)
+    articles = {document.id: document.article for document in documents}
+    for (document, task), row in rows.items():
+        items, malformed = read_answer(row["completion"], task)
+        assert row["finish"] == "stop" and not malformed and len(items) == len(set(items))
+        assert all(is_in(item, articles[document]) for item in items)
+    assert any(len(row["completion"]) > 20 for row in rows.values())
+
+
+def test_relations_of_the_names_just_listed(model, tokenizer, documents, tmp_path):
+    path = complete(
+        model, tokenizer, documents, tmp_path / "c.jsonl", layout="conversation",
+        max_new_tokens=24, batch_tokens=100_000, grounded=True, listed_sides=True,
+    )  # fmt: skip
+    rows = rows_by_task(path)
+    for document in documents:
+        listed = [set(read_answer(rows[document.id, task]["completion"], task)[0]) for task in TASKS]
+        assert all(chemical in listed[0] and disease in listed[1] for chemical, disease in listed[2])

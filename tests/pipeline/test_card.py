@@ -1,0 +1,170 @@
+"""The model card tells what the run's files hold, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from data.schema import Document, InputError, Mention
+from pipeline.publish.card import write_card
+
+REPO = "me/Llama-3.2-3B-medical-ner-20261122_120000"
+FIGURES = {"precision": 0.91, "recall": 0.87, "f1": 0.89, "tp": 10, "fp": 1, "fn": 2, "support": 12, "ci95": [0.85, 0.92]}
+SMALL = {"precision": 0.5, "recall": 0.4, "f1": 0.4444, "support": 12, "ci95": [0.3, 0.6]}
+MANIFEST = {
+    "seed": 42,
+    "created": "2026-11-22T12:00:00+00:00",
+    "data": {"file": "/home/somebody/private/corpus.jsonl"},
+    "data_sha256": "ab" * 32,
+    "device": "NVIDIA A40",
+    "versions": {"torch": "2.13.0"},
+    "stages": {"train": {"seconds": 600.0, "examples": 2400, "steps": 450, "best_step": 300}},
+}
+FILES = {
+    "manifest.json": {**MANIFEST, "repo": REPO},
+    "adapter/medner.json": {
+        "base_model": "unsloth/Llama-3.2-3B-Instruct",
+        "layout": "conversation",
+        "system_prompt": "You read.",
+        "max_new_tokens": {"chemicals": 99},
+    },
+    "data/audit.json": {
+        "split": {"train": {"documents": 800}, "validation": {"documents": 100}, "test": {"documents": 100}},
+        "given_split": False,
+        "leaks": {"leaking": False, "articles": 0},
+        "seen": {"chemicals": {"test_items": 200, "seen": 138, "seen_share": 0.69}},
+    },
+    "eval/test/metrics.json": {
+        "tasks": {"chemicals": FIGURES, "diseases": {**FIGURES, "f1": 0.8012}, "relations": SMALL},
+        "micro": FIGURES,
+        "macro": FIGURES,
+        "rates": {"malformed": 0.01, "truncated": 0.0, "empty": 0.02, "duplicate": None},
+        "baselines": {"dictionary": {"chemicals": {**FIGURES, "f1": 0.764}}, "cooccurrence": None},
+        "documents": 100,
+    },
+    "export/parity.json": {
+        "documents": 20,
+        "passed": True,
+        "models": {
+            "run.q8_0.gguf": {
+                "prompts": 60,
+                "identical_prompts": 60,
+                "exact_completions": 0.983,
+                "passed": True,
+                "tasks": {"chemicals": {"f1": 0.88, "adapter_f1": 0.884, "change": -0.004, "ci95": [-0.012, 0.003]}},
+            }
+        },
+    },
+}
+
+
+def make_run(folder: Path, files: dict) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    settings = {"model": {"load_in_4bit": True}, "train": {"learning_rate": 2e-4}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def card(tmp_path) -> str:
+    run = make_run(tmp_path, FILES)
+    (run / "export" / "run.q8_0.gguf").write_bytes(b"")
+    return write_card(run)
+
+
+def test_metadata_is_what_the_hub_reads(card):
+    data = ModelCard(card).data
+    assert (data.license, data.base_model, data.library_name) == ("llama3.2", "unsloth/Llama-3.2-3B-Instruct", "peft")
+    assert "gguf" in data.tags
+    assert data.model_name == REPO.partition("/")[2]
+    results = {result.metric_name: result for result in data.eval_results}
+    assert len(results) == 9
+    chemicals = results["f1 of sets of strings, chemicals"]
+    assert (chemicals.metric_type, chemicals.metric_value) == ("f1", 0.89)
+    assert chemicals.dataset_args == {"sha256": "ab" * 32, "documents": 100}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "| chemicals | 91.0 | 87.0 | 89.0 | 85.0 to 92.0 | 12 |",
+        "| a dictionary of the names in train: chemicals | 91.0 | 87.0 | 76.4 |",
+        "| run.q8_0.gguf | -0.4 (-1.2 to +0.3) |  |  | 98.3 | 60 of 60 | yes |",
+        "malformed 1.0%, truncated 0.0%, empty 2.0%",
+        "corpus.jsonl, sha256 `abababab",
+        "train 800, validation 100, test 100 articles",
+        "Leaks between the splits (articles, near-duplicates, answers): none found",
+        "chemicals 69.0 %",
+        "4 bits (NF4)",
+        "Hardware: NVIDIA A40, 10.0 minutes of training",
+        "learning_rate 0.0002",
+        f"ollama run hf.co/{REPO}:Q8_0",
+        f"vllm serve unsloth/Llama-3.2-3B-Instruct --enable-lora --lora-modules medner={REPO}",
+        "llama-server --model run.q8_0.gguf --jinja",
+        "Not a medical device",
+        "Built with Llama",
+        "resampling documents",
+        "three questions in turn",
+    ],
+)
+def test_the_card_tells(told, card):
+    assert told in card
+
+
+def test_the_card_keeps_local_paths_to_itself(card):
+    assert "somebody" not in card
+
+
+def test_the_code_in_the_card_is_python(card):
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    ast.parse(code)
+    assert "max_new_tokens=99" in code
+    assert "You read." in code
+
+
+def test_what_is_missing_is_said_and_not_invented(tmp_path):
+    card = write_card(make_run(tmp_path / "run", {"manifest.json": MANIFEST, "adapter/medner.json": {"base_model": "tiny"}}))
+    data = ModelCard(card).data
+    assert data.eval_results is None
+    assert data.base_model is None
+    assert data.license == "apache-2.0"
+    assert "has not been evaluated" in card
+    assert "No exported file was compared" in card
+    assert "No audit of the split" in card
+    assert "ollama" not in card
+    assert "None" not in card
+    assert "Llama 3" not in card
+
+
+def test_a_leak_is_told_in_bold(tmp_path):
+    audit = {**FILES["data/audit.json"], "leaks": {"leaking": True, "articles": 3}, "given_split": True}
+    card = write_card(make_run(tmp_path, {**FILES, "data/audit.json": audit}))
+    assert "**3 pairs of articles stand in two splits**" in card
+    assert "as given by the user" in card
+
+
+def test_no_run_no_card(tmp_path):
+    with pytest.raises(InputError, match="not a run folder"):
+        write_card(tmp_path)
+
+
+def test_conventions_and_slices_are_folded_in_without_a_word_of_the_corpus(tmp_path):
+    from eval.scoring.metrics import score_sections
+    from eval.scoring.parse import Answer
+    from eval.scoring.score import score_predictions
+    from pipeline.publish.card import render_results
+
+    document = Document("1", "Zorbine caused morlitis.", None, (Mention("Zorbine", "Chemical"), Mention("morlitis", "Disease")))
+    answers = {("1", task): Answer((), "empty") for task in document.tasks}
+    metrics = score_predictions([document], answers) | score_sections([document], [document], answers)
+    results = render_results(metrics)
+    assert "<details>" in results and "alias-aware" in results and "What makes chemicals hard" in results
+    assert "Zorbine" not in results and "morlitis" not in results

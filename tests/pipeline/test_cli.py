@@ -1,0 +1,151 @@
+"""The command line: exit codes, one line an error, one JSON object, and nothing heavy imported for light work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from articles import invent
+
+from data.files import write_jsonl, write_text
+from data.prompts import render_prompt
+from data.readers.rows import document_rows
+from pipeline.cli import main
+from pipeline.run_folder import open_run
+
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}
+GOOD = json.dumps({"prompt": render_prompt("A text.", "chemicals"), "completion": "- a"})
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_jsonl(tmp_path / "corpus.jsonl", document_rows(invent(20)))
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def call(*arguments):
+    """A process of its own, which tells at its end whether it imported something heavy."""
+    tell = f"import atexit, sys; atexit.register(lambda: print(*({HEAVY!r} & sys.modules.keys()), file=sys.stderr)); "
+    run = f"from pipeline.cli import main; sys.exit(main({[str(argument) for argument in arguments]!r}))"
+    done = subprocess.run([sys.executable, "-c", tell + run], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "data audit {corpus}", "score {corpus} {corpus}"])
+def test_light_work_imports_nothing_heavy(corpus, command):
+    code, out, err = call(*command.format(corpus=corpus).split())
+    assert (code, err.strip()) == (0, "") and out.strip()
+
+
+@pytest.mark.parametrize(
+    "command", ["data audit {corpus}", "score {corpus} {corpus}", "data convert {corpus} {corpus}.txt --to pubtator"]
+)
+def test_json_is_one_object_and_alone(corpus, capsys, command):
+    assert main([*command.format(corpus=corpus).split(), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert isinstance(json.loads(out), dict) and not err
+
+
+def test_what_a_command_prints_on_its_way_goes_to_standard_error(corpus, tmp_path, capsys):
+    given = [f"data.{name}={corpus}" for name in ("train", "validation", "test")]
+    leaking = ["train", "--preset", "tiny", "--out", str(tmp_path / "run"), "--json", "--set", *given, "model.max_length=3"]
+    assert main(leaking) == 2
+    out, err = capsys.readouterr()
+    assert not out and "WARNING: the given split leaks" in err and "data: done" in err
+
+
+BAD = [
+    (f"{GOOD}\n{GOOD[:-1]}", ":2: broken JSON"),
+    ('{"prompt": "x"}', ':1: missing key "completion"'),
+    (GOOD.replace('"- a"', "3"), ':1: "completion" must be a string, got int'),
+    ('{"prompt": "What?", "completion": "-"}', ":1: unknown prompt"),
+    ("", ": the file is empty"),
+    (b'{"prompt": "caf\xe9"}', ":1: not UTF-8"),
+    (None, ": is a directory, expected a file"),
+    ("a,b,c\n", ":1: neither instruct JSONL"),
+]
+
+
+@pytest.mark.parametrize("command", ["run --preset tiny --out {out} --data {file}", "data convert {file} {out} --to pubtator"])
+@pytest.mark.parametrize(("content", "message"), BAD)
+def test_a_bad_corpus_is_one_line_with_its_place(tmp_path, capsys, command, content, message):
+    file, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(command.format(file=file, out=out).split()) == 2
+    stdout, stderr = capsys.readouterr()
+    assert not stdout and stderr.startswith(f"medner {command.split()[0]}: {file}{message}") and stderr.count("\n") == 1
+    if out.exists():  # a run that got nowhere: the mended file may be given with the same command
+        assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["stages"] == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--set train.max_step=3", "unknown setting 'train.max_step'; did you mean train.max_steps?"),
+        ("--set train.max_steps=few", "must be int, got 'few'"),
+        ("--preset small", "no such preset"),
+        ("--config none.yaml", "none.yaml: no such file"),
+        ("--set model.name=./none", "model.name=./none: no config.json there"),
+        ("--set model.name=none --fresh", "model.name=none: no config.json there"),
+        ("--set train.max_steps=3", "holds a run with train.max_steps=2, not 3"),
+        ("--data {other}", "holds a run on other data"),
+        ("--data {folder}", "is a directory, expected a file"),
+        ("--data {folder}/none --fresh", "no such file"),
+        ("--set data.test={other}", "a given split needs data.train, data.validation and data.test"),
+        ("--out {folder}", "exists and is not a run folder"),
+        ("--out {folder} --fresh", "not a run folder"),
+        ("--out {other}", "not a run folder"),
+    ],
+)
+def test_settings_that_are_wrong_change_nothing(corpus, tmp_path, capsys, arguments, message):
+    run = open_run(tmp_path / "run", {"model.name": "tiny", "train.max_steps": 2}, {"file": corpus}, fresh=False)
+    run.stage("data", dict)
+    other = write_text(tmp_path / "folder" / "other.jsonl", GOOD)
+    before = files_of(tmp_path)
+    asked = arguments.format(other=other, folder=other.parent).split()
+    assert main(["run", "--data", str(corpus), "--out", str(run.path), *asked]) == 2
+    out, err = capsys.readouterr()
+    assert not out and message in err and 1 <= err.count("\n") <= 2
+    assert files_of(tmp_path) == before
+
+
+def test_a_run_needs_data(tmp_path, capsys):
+    assert main(["run", "--out", str(tmp_path / "run")]) == 2
+    assert "no data: give --data FILE" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_corpus_too_small_to_split_says_so(tmp_path, capsys):
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", document_rows(invent(4)))
+    assert main(["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run")]) == 2
+    assert "4 articles are too few to split 80/10/10" in capsys.readouterr().err
+
+
+def test_converting_writes_over_nothing(corpus, tmp_path, capsys):
+    target = write_text(tmp_path / "target", "mine")
+    assert main(["data", "convert", str(corpus), str(target), "--to", "instruct"]) == 2
+    assert "exists already; nothing was written" in capsys.readouterr().err
+    assert target.read_text(encoding="utf-8") == "mine"
+
+
+def test_work_that_fails_is_one_line_and_exit_code_1(corpus, capsys):
+    below_a_file = ["data", "convert", str(corpus), str(corpus / "target"), "--to", "instruct"]
+    assert main(below_a_file) == 1
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("medner data: ") and "Error: " in err and err.count("\n") == 1
+    with pytest.raises(OSError):
+        main([*below_a_file, "--debug"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["run"], ["data"], ["data", "convert", "a", "b", "--to", "c"]])
+def test_a_command_that_is_none_is_exit_code_2(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2

@@ -1,0 +1,97 @@
+"""Several devices: two processes train as one does with the same effective batch, and only the first of them writes.
+
+Run by a launcher, this file is the program that trains: `torchrun --nproc-per-node 2 tests/test_ddp.py FOLDER ACCUMULATION`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES, STEPS, EFFECTIVE = 24, 4, 4
+
+
+def train_here(folder: Path, accumulation: int) -> None:
+    """Train the tiny model for a few steps on random ids; the first process writes its losses to folder/facts.json."""
+    from pipeline.config import apply_settings
+    from pipeline.model import load_model, load_tokenizer, model_path
+    from pipeline.training.distributed import is_first_process
+    from pipeline.training.train import train_adapter
+
+    settings = apply_settings(
+        {
+            "model.name": "tiny",
+            "model.dtype": "float32",
+            "model.load_in_4bit": False,
+            "model.max_length": 64,
+            "train.max_steps": STEPS,
+            "train.learning_rate": 1e-3,  # at more, validation gets worse, and which checkpoint is kept hangs on a hair
+            "train.effective_batch_size": EFFECTIVE,
+            "train.per_device_train_batch_size": 2,
+            "train.gradient_accumulation_steps": accumulation,
+            "train.per_device_eval_batch_size": 1,
+            "train.gradient_checkpointing": False,
+            "train.evaluations": 2,
+            "train.report_to": "none",
+        }
+    )
+    facts = train_adapter(
+        settings,
+        load_model(settings, trainable=True),
+        load_tokenizer(model_path("tiny")),
+        make_examples(EXAMPLES, 0),
+        make_examples(6, 1),
+        folder,
+    )
+    if is_first_process():
+        (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def make_examples(count: int, seed: int) -> list[dict]:
+    """Random ids of unequal lengths with unequal numbers of supervised tokens: a mean of means would differ from the mean."""
+    draw = random.Random(seed)
+    examples = []
+    for _ in range(count):
+        length, answer = draw.randint(16, 60), draw.randint(2, 12)
+        ids = [draw.randrange(20, 1000) for _ in range(length)]
+        examples.append({"input_ids": ids, "completion_mask": [0] * (length - answer) + [1] * answer})
+    return examples
+
+
+def launch(folder: Path, processes: int) -> dict:
+    folder.mkdir()
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, __file__, str(folder), str(EFFECTIVE // 2 // processes)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return json.loads((folder / "facts.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    one, two = launch(tmp_path / "one", 1), launch(tmp_path / "two", 2)
+    losses = [[row["loss"] for row in facts["losses"] if "loss" in row] for facts in (one, two)]
+    assert len(losses[0]) == STEPS
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    # transformers averages the validation loss over batches, and one of two processes holds twice the examples.
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-2)
+    weights = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-4)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["adapter", "checkpoints", "facts.json"]
+
+
+if __name__ == "__main__":
+    train_here(Path(sys.argv[1]), int(sys.argv[2]))

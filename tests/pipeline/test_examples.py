@@ -1,0 +1,136 @@
+"""Documents as token ids and masks: what is trained on is each answer and its end, and every prompt is generation's own."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from small_llama import small_tokenizer
+
+from data.prompts import conversations, render_answer
+from data.schema import TASKS, Document, InputError, Mention, Relation
+from eval.chats import plan_chats
+from eval.turns import end_id, turn_ids
+from pipeline.model import TINY, load_tokenizer
+from pipeline.training.examples import answer_budgets, encode_chat, encode_documents, owners_of, refuse_long
+
+LAYOUTS = ("separate", "conversation")
+DOCUMENTS = [
+    Document(
+        "one",
+        "Zoltamine (ZOL-5) was followed by gout  and\ttremor, 3.5 mg/kg.",
+        "β-Zoltamine™",
+        (Mention("Zoltamine", "Chemical"), Mention("ZOL-5", "Chemical"), Mention("gout", "Disease")),
+        (Relation("Zoltamine", "gout"), Relation("ZOL-5", "tremor")),
+    ),
+    Document("two", "Nothing happened."),
+    Document("three", "Lead.", mentions=(Mention("Lead", "Chemical"),), tasks=("chemicals", "relations")),
+]
+
+
+@pytest.fixture(scope="module", params=["small", "tiny"])
+def tokenizer(request):
+    return small_tokenizer() if request.param == "small" else load_tokenizer(TINY)
+
+
+def trained_on(tokenizer, example):
+    """The text of each run of supervised tokens."""
+    runs, before = [], 0
+    for token, supervised in zip(example["input_ids"], example["completion_mask"], strict=True):
+        if supervised and not before:
+            runs.append([])
+        if supervised:
+            runs[-1].append(token)
+        before = supervised
+    return [tokenizer.decode(run) for run in runs]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_trained_on_is_the_answers_and_their_ends(tokenizer, layout):
+    examples = encode_documents(tokenizer, DOCUMENTS, layout)
+    answers = [[f"{render_answer(d.gold(task))}<|eot_id|>" for task in TASKS if task in d.tasks] for d in DOCUMENTS]
+    expected = answers if layout == "conversation" else [[answer] for own in answers for answer in own]
+    assert [trained_on(tokenizer, example) for example in examples] == expected
+    assert owners_of(DOCUMENTS, layout) == (
+        ["one", "two", "three"] if layout == "conversation" else ["one"] * 3 + ["two"] * 3 + ["three"] * 2
+    )
+    for example in examples:
+        assert example["input_ids"].count(tokenizer.bos_token_id) == 1 and example["input_ids"][0] == tokenizer.bos_token_id
+        assert example["input_ids"][-1] == end_id(tokenizer) and example["completion_mask"][-1] == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_prompt_is_generations_own(tokenizer, layout):
+    examples = encode_documents(tokenizer, DOCUMENTS, layout)
+    chats = plan_chats(DOCUMENTS, layout=layout, max_new_tokens=5)
+    for chat, example in zip(chats, examples, strict=True):
+        ids, mask = [], []
+        for task, turn in zip(chat.tasks, turn_ids(tokenizer, chat), strict=True):
+            answer = tokenizer(render_answer(chat.document.gold(task)), add_special_tokens=False)["input_ids"]
+            ids += [*turn, *answer]
+            # the end token of an answer opens the ids that generation reads before the next one
+            mask += [int(bool(mask)), *[0] * (len(turn) - 1), *[1] * len(answer)]
+        assert example == {"input_ids": [*ids, end_id(tokenizer)], "completion_mask": [*mask, 1]}
+
+
+def with_template(tokenizer, change):
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = tokenizer.chat_template.replace(*change)
+    assert changed.chat_template != tokenizer.chat_template
+    return changed
+
+
+def test_a_prompt_that_changes_once_an_answer_follows_is_refused():
+    """With another split, a prompt's last line breaks become one token with what follows: no mask by length is right."""
+    changed = with_template(small_tokenizer(), ("'<|start_header_id|>assistant<|end_header_id|>\n\n'", "'assistant: '"))
+    with pytest.raises(InputError, match="document one: its prompt's tokens change once an answer follows"):
+        encode_documents(changed, DOCUMENTS[:1], "separate")
+
+
+def test_what_a_template_writes_after_the_last_end_is_not_trained_on():
+    changed = with_template(small_tokenizer(), ("{%- endfor %}", "{%- endfor %}{{- 'bye' }}"))
+    chat = conversations(DOCUMENTS[0], "separate")[0]
+    example = encode_chat(small_tokenizer(), chat, end_id(small_tokenizer()), "one")
+    assert example == encode_chat(with_tail_only_after_answers(changed), chat, end_id(small_tokenizer()), "one")
+
+
+def with_tail_only_after_answers(tokenizer):
+    return with_template(tokenizer, ("{{- 'bye' }}", "{%- if not add_generation_prompt %}{{- 'bye' }}{%- endif %}"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document("one", "An <|eot_id|> in the text."),
+        Document("one", "A text.", "A <|start_header_id|> in the title"),
+        Document("one", "A text.", mentions=(Mention("an <|eot_id|> name", "Chemical"),)),
+        Document("one", "A text.", relations=(Relation("a", "<|end_of_text|>"),)),
+    ],
+)
+def test_the_tokenizers_own_markers_are_refused(document):
+    for layout in LAYOUTS:
+        with pytest.raises(InputError, match=r"document one: .*marker '<\|"):
+            encode_documents(small_tokenizer(), [DOCUMENTS[1], document], layout)
+
+
+def test_long_examples_are_refused_with_their_documents():
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    owners = owners_of(DOCUMENTS, "conversation")
+    lengths = [len(example["input_ids"]) for example in examples]
+    refuse_long(examples, owners, max(lengths))
+    with pytest.raises(InputError) as refused:
+        refuse_long(examples, owners, min(lengths))
+    assert f"one ({lengths[0]}), two ({lengths[1]})" in str(refused.value) and "three" not in str(refused.value)
+    assert f"--set model.max_length={max(lengths)}" in str(refused.value)
+    with pytest.raises(InputError, match="7 examples are longer .* and 2 more"):
+        refuse_long(examples[:1] * 7, ["one"] * 7, 1)
+
+
+def test_budgets_hold_the_longest_answer_of_train_with_its_end():
+    tokenizer = small_tokenizer()
+    budgets = answer_budgets(tokenizer, DOCUMENTS)
+    assert list(budgets) == list(TASKS)
+    for task, budget in budgets.items():
+        for document in DOCUMENTS:
+            assert len(tokenizer(render_answer(document.gold(task)))["input_ids"]) + 1 < budget
+    assert answer_budgets(tokenizer, [DOCUMENTS[2]]).keys() == {"chemicals", "relations"}

@@ -1,0 +1,180 @@
+"""The parity gate on a model that really answers: everything exported from it passes, a corrupted tensor does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from gguf import GGUFReader
+from tiny_llama import save_adapter, save_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.schema import Document, InputError, Mention, Relation
+from eval.completions import write_completions
+from eval.engines.open import open_engine
+from pipeline.export.gguf import convert_to_gguf
+from pipeline.export.merge import merge_adapter
+from pipeline.export.parity import check_parity, compare_answers, describe_failures, passes, read_answers
+from pipeline.export.quantise import quantise_gguf
+from pipeline.publish.push import require_parity
+from pipeline.training.examples import encode_documents
+
+NAMES = [("benzodiazepine", "nephropathy"), ("chlorophenol", "hepatitis"), ("lithium", "tremor"), ("α-methionine", "seizure")]
+TOKENS = 40
+
+
+def document(number: int, chemical: str, disease: str) -> Document:
+    return Document(
+        id=str(number),
+        text=f"{chemical} gave {disease}.",
+        mentions=(Mention(chemical, "Chemical"), Mention(disease, "Disease")),
+        relations=(Relation(chemical, disease),),
+    )
+
+
+DOCUMENTS = [document(number, *names) for number, names in enumerate(NAMES)]
+
+
+def memorise(folder: Path) -> None:
+    """Train the whole tiny model until it has its four documents by heart."""
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    examples = encode_documents(tokenizer, DOCUMENTS, "conversation")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(300):
+        losses = []
+        for example in examples:
+            ids = torch.tensor([example["input_ids"]])
+            labels = ids.where(torch.tensor([example["completion_mask"]]) == 1, -100)
+            losses.append(model(ids, labels=labels).loss)
+        loss = torch.stack(losses).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < 0.002:
+            break
+    assert loss < 0.05
+    model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder as far as export: base, adapter, its completions, the merged model, three GGUF files."""
+    run = tmp_path_factory.mktemp("run")
+    memorise(save_base(run / "base"))
+    save_adapter(run / "base", run / "adapter", strength=0.001)
+    engine = open_engine("transformers", str(run / "adapter"))
+    write_completions(engine, DOCUMENTS, run / "completions.jsonl", layout="conversation", max_new_tokens=TOKENS)
+    merged = merge_adapter(run / "base", run / "adapter", run / "export/merged")
+    f16 = convert_to_gguf(merged, run / "export/run.f16.gguf", "f16", {})
+    convert_to_gguf(merged, run / "export/run.q8_0.gguf", "q8_0", {})
+    quantise_gguf(f16, run / "export/run.q4_k_m.gguf", "q4_k_m")
+    return run
+
+
+def check(run: Path, ggufs: list[Path], *, merged: bool = False, out: Path | None = None) -> dict:
+    return check_parity(
+        DOCUMENTS,
+        run / "completions.jsonl",
+        out or run / "export/parity.json",
+        merged=run / "export/merged" if merged else None,
+        ggufs=ggufs,
+        tokenizer=run / "adapter",
+        layout="conversation",
+        max_new_tokens=TOKENS,
+        context=1024,
+    )
+
+
+@pytest.mark.slow
+def test_everything_exported_answers_as_the_adapter(run):
+    names = ["run.f16.gguf", "run.q8_0.gguf", "run.q4_k_m.gguf"]
+    parity = check(run, [run / "export" / name for name in names], merged=True)
+    assert parity["passed"], list(describe_failures(parity))
+    assert list(parity["models"]) == ["merged", *names]
+    assert json.loads((run / "export/parity.json").read_text()) == parity
+    for name, facts in parity["models"].items():
+        assert {task: figures["adapter_f1"] for task, figures in facts["tasks"].items()} == dict.fromkeys(facts["tasks"], 1.0)
+        assert facts["threshold"] == (0.03 if "q4" in name else 0.01)
+        if name != "merged":
+            assert facts["prompts"] == facts["identical_prompts"] == 12
+    assert parity["models"]["merged"]["exact_completions"] == 1
+    assert parity["models"]["run.f16.gguf"]["exact_completions"] >= 0.95
+    require_parity(run, [])
+
+
+@pytest.mark.slow
+def test_a_corrupted_tensor_is_refused(run, tmp_path):
+    broken = Path(shutil.copyfile(run / "export/run.f16.gguf", tmp_path / "broken.f16.gguf"))
+    (tensor,) = (tensor for tensor in GGUFReader(broken, "r+").tensors if tensor.name == "token_embd.weight")
+    tensor.data[:] = numpy.roll(tensor.data, 1, axis=0)  # every row slips by one; the file stays well-formed
+    tensor.data.base.flush()
+    parity = check(run, [broken], out=tmp_path / "parity.json")
+    assert not parity["passed"]
+    assert parity["models"]["broken.f16.gguf"]["identical_prompts"] == 12
+    assert any("F1 -" in line for line in describe_failures(parity))
+
+
+@pytest.mark.slow
+def test_other_prompt_tokens_are_refused(run, tmp_path):
+    """The date of another day in the template: the answers may well be the same, the prompt is not what was trained."""
+    model = shutil.copytree(run / "export/merged", tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text(encoding="utf-8")
+    (model / "chat_template.jinja").write_text(template.replace("26 Jul 2024", "22 Nov 2026"), encoding="utf-8")
+    gguf = convert_to_gguf(model, tmp_path / "dated.f16.gguf", "f16", {})
+    parity = check(run, [gguf], out=tmp_path / "parity.json")
+    assert not parity["passed"]
+    assert "4 of 12 prompts become other tokens" in next(iter(describe_failures(parity)))
+
+
+def rows(*wrong: str) -> dict:
+    """What the four documents' chemicals answers would be, those of `wrong` missing their name."""
+    return {
+        (one.id, task): {
+            "document": one.id,
+            "task": task,
+            "completion": "-" if one.id in wrong or task != "chemicals" else f"- {one.gold('chemicals')[0]}",
+            "finish": "stop",
+        }
+        for one in DOCUMENTS
+        for task in one.tasks
+    }
+
+
+def test_comparison_by_hand():
+    found = compare_answers(DOCUMENTS, rows(), rows("2"))
+    assert found["exact_completions"] == 11 / 12
+    chemicals = found["tasks"]["chemicals"]
+    assert chemicals["adapter_f1"] == 1
+    assert chemicals["f1"] == pytest.approx(6 / 7)  # 3 found, 1 missed
+    assert chemicals["change"] == pytest.approx(-1 / 7)
+    assert chemicals["ci95"][0] < -1 / 7 < chemicals["ci95"][1]
+    assert found["tasks"]["diseases"]["change"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "ci95", "identical", "passed"),
+    [
+        (0.0, [0.0, 0.0], 9, True),
+        (-0.009, [-0.02, -0.001], 9, True),  # less than a point
+        (-0.05, [-0.15, 0.0], 9, True),  # one answer of few: within chance
+        (-0.05, [-0.08, -0.02], 9, False),
+        (+0.05, [0.02, 0.08], 9, True),
+        (0.0, [0.0, 0.0], 8, False),
+    ],
+)
+def test_what_passes(change, ci95, identical, passed):
+    facts = {"prompts": 9, "identical_prompts": identical, "threshold": 0.01}
+    assert passes({**facts, "tasks": {"chemicals": {"change": change, "ci95": ci95}}}) is passed
+
+
+def test_an_adapter_that_was_not_asked_everything_is_told(tmp_path):
+    path = tmp_path / "completions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows().values() if row["document"] != "3"), encoding="utf-8")
+    with pytest.raises(InputError, match="no answer for document 3"):
+        read_answers(path, DOCUMENTS)
+    assert len(read_answers(path, DOCUMENTS[:3])) == 9

@@ -1,0 +1,267 @@
+"""What the real trainer trains on, proven on its collated batches: the answers and their end tokens, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from small_llama import small_model, small_tokenizer
+from torch.nn import functional
+from transformers import TrainerCallback
+
+from data.prompts import render_answer
+from data.schema import TASKS, Document, InputError, Mention, Relation
+from pipeline.config import apply_settings
+from pipeline.model import load_model, model_path
+from pipeline.training.examples import encode_documents
+from pipeline.training.train import last_checkpoint, make_trainer, train_adapter
+
+LAYOUTS = ("separate", "conversation")
+IGNORED = -100
+DOCUMENTS = [
+    Document(
+        f"d{n}",
+        f"Case {n}: gout came after lead. " * (1 + n % 3),
+        mentions=(*(Mention(f"lead {i}", "Chemical") for i in range(n)), Mention("gout", "Disease")),
+        relations=(Relation("lead", "gout"),) * (n % 2),
+        tasks=TASKS if n else ("chemicals", "diseases"),
+    )
+    for n in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    small_model().save_pretrained(folder)
+    small_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(base):
+    """One step over four examples in one batch; plain gradient descent, so that weights show the gradient's size."""
+    explicit = {
+        "model.name": str(base), "model.dtype": "float32", "model.load_in_4bit": False, "model.max_length": 1024,
+        "lora.r": 4, "train.max_steps": 1, "train.learning_rate": 1.0, "train.optim": "sgd", "train.weight_decay": 0.0,
+        "train.warmup_steps": 0.0, "train.max_grad_norm": 0.0, "train.lr_scheduler_type": "constant",
+        "train.per_device_train_batch_size": 4, "train.per_device_eval_batch_size": 4,
+        "train.gradient_accumulation_steps": 1, "train.gradient_checkpointing": False, "train.report_to": "none",
+    }  # fmt: skip
+    return apply_settings(explicit)
+
+
+def change(settings, **train):
+    return replace(settings, train=replace(settings.train, **train))
+
+
+def trainer_of(settings, examples, folder, validation=(), tokenizer=None):
+    model = load_model(settings, trainable=True)
+    return make_trainer(settings, model, tokenizer or small_tokenizer(), examples, validation, folder)
+
+
+def collate(trainer):
+    (batch,) = trainer.get_train_dataloader()
+    return batch
+
+
+def faults(tokenizer, batch, documents, layout):
+    """What is wrong with a collated batch: nothing, where exactly the answers of these documents are trained on."""
+    answers = [[f"{render_answer(d.gold(task))}<|eot_id|>" for task in TASKS if task in d.tasks] for d in documents]
+    expected = ["".join(own) for own in answers] if layout == "conversation" else [one for own in answers for one in own]
+    found, trained = [], []
+    for ids, labels, attended in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        supervised = labels != IGNORED
+        trained.append(tokenizer.decode(ids[supervised]))
+        if not torch.equal(labels[supervised], ids[supervised]):
+            found.append("labels differ from the ids")
+        if (ids[attended.bool()] == tokenizer.bos_token_id).sum() != 1:
+            found.append("not exactly one begin-of-text token")
+        if (supervised & ~attended.bool()).any():
+            found.append("padding is trained on")
+        if labels[attended.bool()][-1] != tokenizer.convert_tokens_to_ids("<|eot_id|>"):
+            found.append("the end token is not trained on")
+    if sorted(trained) != sorted(expected):
+        found.append("what is trained on is not the answers")
+    return found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pad_is_end", [False, True])
+def test_the_collated_batch_trains_on_answers_and_ends_alone(settings, tmp_path, layout, pad_is_end):
+    tokenizer = copy.deepcopy(small_tokenizer())
+    if pad_is_end:
+        tokenizer.pad_token = tokenizer.eos_token
+    documents = DOCUMENTS if layout == "conversation" else [DOCUMENTS[0], replace(DOCUMENTS[3], tasks=TASKS[:2])]
+    examples = encode_documents(tokenizer, documents, layout)
+    batch = collate(trainer_of(settings, examples, tmp_path, tokenizer=tokenizer))
+    assert len(batch["labels"]) == len(examples) == 4 and not batch["attention_mask"].all()
+    assert faults(tokenizer, batch, documents, layout) == []
+    ends = (batch["labels"] == tokenizer.eos_token_id).sum().item()
+    assert ends == sum(len(d.tasks) for d in documents)
+
+
+def shifted(example, by):
+    mask = example["completion_mask"]
+    return {"input_ids": example["input_ids"], "completion_mask": mask[by:] + [0] * by if by > 0 else [0] * -by + mask[:by]}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda e: e | {"completion_mask": [1] * len(e["input_ids"])}, "what is trained on is not the answers"),
+        (lambda e: shifted(e, 1), "the end token is not trained on"),
+        (lambda e: shifted(e, -1), "what is trained on is not the answers"),
+        (lambda e: {key: value[:-1] for key, value in e.items()}, "the end token is not trained on"),
+        (lambda e: {key: value[:1] + value for key, value in e.items()}, "not exactly one begin-of-text token"),
+    ],
+)
+def test_a_wrong_mask_is_seen(settings, tmp_path, spoil, fault):
+    examples = [spoil(example) for example in encode_documents(small_tokenizer(), DOCUMENTS, "conversation")]
+    batch = collate(trainer_of(settings, examples, tmp_path))
+    assert fault in faults(small_tokenizer(), batch, DOCUMENTS, "conversation")
+
+
+def test_without_completion_only_loss_every_token_would_be_trained_on(settings, tmp_path):
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from pipeline.training.train import training_arguments
+
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    arguments = training_arguments(settings, len(examples), False, tmp_path)
+    arguments.completion_only_loss = None  # TRL's default
+    model = load_model(settings, trainable=True)
+    data = Dataset.from_list(examples)
+    batch = collate(SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=small_tokenizer()))
+    assert (batch["labels"] != IGNORED).sum() == batch["attention_mask"].sum()
+    assert "what is trained on is not the answers" in faults(small_tokenizer(), batch, DOCUMENTS, "conversation")
+
+
+def cross_entropy(model, examples, reduction):
+    """Each example alone, without padding: the answers' tokens from all that stands before them."""
+    losses = []
+    for example in examples:
+        ids = torch.tensor(example["input_ids"])
+        answered = torch.tensor(example["completion_mask"]).bool()
+        logits = model(input_ids=ids[None], use_cache=False).logits[0]
+        losses.append(functional.cross_entropy(logits[:-1][answered[1:]], ids[1:][answered[1:]], reduction="none"))
+    return getattr(torch.cat(losses), reduction)()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_trainers_loss_is_the_answers_cross_entropy_and_prompts_get_no_gradient(settings, tmp_path, layout):
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, layout)[:4]
+    trainer = trainer_of(settings, examples, tmp_path)
+    batch, kept = collate(trainer), []
+    # The head reads the last norm's output and nothing else does: a position without gradient there has none in its logits.
+    norm = trainer.model.base_model.model.model.norm
+    hook = norm.register_forward_hook(lambda module, inputs, output: kept.append(output) or output.retain_grad())
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    loss.backward()
+    hook.remove()
+    assert loss.item() == pytest.approx(cross_entropy(trainer.model, examples, "mean").item(), rel=1e-5)
+    predicting = functional.pad(batch["labels"][:, 1:] != IGNORED, (0, 1))
+    size = kept[0].grad.abs().amax(-1)
+    assert predicting.any() and (size[predicting] > 0).all() and (size[~predicting] == 0).all()
+
+
+def adapter_after(settings, examples, folder, batch_size, accumulation):
+    parts = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(change(settings, **parts), examples, folder)
+    trainer.train()
+    return {name: weight.detach() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+
+def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
+    """Answers differ in length, so that a mean of the batches' means would not be the step's."""
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    model = load_model(settings, trainable=True)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    cross_entropy(model, examples, "mean").backward()
+    expected = {name: before[name] - weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+    assert any(not torch.equal(expected[name], before[name]) for name in before)
+    for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
+        after = adapter_after(settings, examples, tmp_path / str(batch_size), batch_size, accumulation)
+        for name, weight in expected.items():
+            torch.testing.assert_close(after[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_training_saves_the_adapter_with_all_it_needs(settings, tmp_path):
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    model = load_model(settings, trainable=True)
+    facts = train_adapter(change(settings, max_steps=2), model, small_tokenizer(), examples, examples[:2], tmp_path)
+    assert facts["steps"] == 2 and facts["examples"] == 4 and facts["best_step"] in (1, 2)
+    assert math.isfinite(facts["train_loss"]) and facts["validation_loss"] > 0
+    assert facts["trainable_parameters"] == sum(p.numel() for p in model.parameters() if p.requires_grad) > 0
+    names = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not (tmp_path / "adapter.part").exists()
+    loaded = load_model(settings, adapter=tmp_path / "adapter").state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in model.state_dict().items())
+
+
+class Interrupt(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+
+def test_training_that_was_interrupted_ends_as_if_it_had_not_been(settings, tmp_path):
+    settings = change(settings, max_steps=4, evaluations=4, optim="adamw_torch", learning_rate=1e-2)
+    examples = encode_documents(small_tokenizer(), DOCUMENTS * 2, "conversation")
+    trainer = trainer_of(settings, examples, tmp_path / "cut", examples[:2])
+    trainer.add_callback(Interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    half = tmp_path / "cut" / "checkpoints" / "checkpoint-3"
+    half.mkdir()
+    (half / "adapter_model.safetensors").write_bytes(b"half of it")
+    for run in ("cut", "whole"):
+        model = load_model(settings, trainable=True)
+        facts = train_adapter(settings, model, small_tokenizer(), examples, examples[:2], tmp_path / run)
+        assert facts["steps"] == 4
+    weights = [load_model(settings, adapter=tmp_path / run / "adapter").state_dict() for run in ("cut", "whole")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_an_adapter_that_was_saved_before_an_interruption_is_saved_again(settings, tmp_path):
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    for _ in range(2):
+        train_adapter(settings, load_model(settings, trainable=True), small_tokenizer(), examples, [], tmp_path)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "newest"),
+    [
+        ({}, None),
+        ({"checkpoint-2": True, "checkpoint-10": True}, "checkpoint-10"),
+        ({"checkpoint-2": True, "checkpoint-10": False}, "checkpoint-2"),
+        ({"checkpoint-2": False}, None),
+    ],
+)
+def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path, checkpoints, newest):
+    for name, whole in checkpoints.items():
+        (tmp_path / name).mkdir()
+        for file in ("rng_state.pth", "trainer_state.json")[: 1 + whole]:
+            (tmp_path / name / file).touch()
+    found = last_checkpoint(tmp_path)
+    assert found == (str(tmp_path / newest) if newest else None)
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, whole in checkpoints.items() if whole}
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "none", "~/none", "a/b/c"])
+def test_a_path_that_holds_no_model_is_refused(name):
+    with pytest.raises(InputError, match=f"model.name={name}: no config.json there"):
+        model_path(name)
+
+
+def test_hub_ids_and_the_embedded_model_are_left_as_they_are(base):
+    assert model_path("owner/name") == "owner/name"
+    assert model_path(str(base)) == str(base)
+    assert (base / "config.json").exists() and model_path("tiny").endswith("tiny")

@@ -1,0 +1,53 @@
+"""Invented articles for tests, and the definitions that a test holds an answer to, written out the plain way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+from data.schema import Document
+from data.text import CLOSE, OPEN, find_whole_words, is_word_edge
+
+SYLLABLES = ["zol", "ta", "mi", "ne", "gou", "tre", "mor", "ren", "al", "fai", "lu", "re", "car", "dia", "cy", "to", "xin"]
+
+
+def invent(count: int, seed: int = 0) -> list[Document]:
+    random = Random(seed)
+    words = ["".join(random.choices(SYLLABLES, k=3)) for _ in range(400)]
+    return [Document(f"d{n}", " ".join(random.choices(words, k=30)) + ".") for n in range(count)]
+
+
+BREAKS = "|\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+def is_matched(text):
+    opened = []
+    for character in text:
+        if character in OPEN:
+            opened.append(CLOSE[OPEN.index(character)])
+        elif character in CLOSE and (not opened or opened.pop() != character):
+            return False
+    return not opened
+
+
+def is_item(article, start, end):
+    """DESIGN's definition, word for word."""
+    text = article[start:end]
+    return (
+        text == text.strip()
+        and is_word_edge(article, start)
+        and is_word_edge(article, end)
+        and any(character.isalnum() for character in text)
+        and not set(text) & set(BREAKS)
+        and len(text.split()) <= 20
+        and is_matched(text)
+    )
+
+
+def is_in(item, article):
+    return all(find_whole_words(side, article) and side in article for side in ([item] if isinstance(item, str) else item))
+
+
+def rows_by_task(path: Path) -> dict:
+    return {(row["document"], row["task"]): row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
