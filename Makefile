@@ -14,6 +14,7 @@ test: .venv/ready-test
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 bench: .venv/ready
 	$(BIN)/python -m bench.scoring

@@ -1,6 +1,7 @@
 """The figures of an evaluation as tables of text, which the report writes as HTML and the terminal as Markdown.
 
-Reads metrics.json's object, with the sections that were computed; a table whose figures are not there is left out. Scores are in percent.
+Reads metrics.json's object, with the sections that were computed; a table whose figures are not there is left out. Scores are
+in percent.
 """
 
 from __future__ import annotations
