@@ -37,7 +37,6 @@ class Recipe:
     batch: int = 2
     accumulation: int = 4
     four_bit: bool = False
-    completion_head: bool = False
 
 
 RECIPES = {
@@ -50,7 +49,6 @@ RECIPES = {
     "unsloth_tuned": Recipe("separate", "unsloth", planned=True),
     "ours_separate": Recipe("separate", "", ours=True, planned=True),
     "ours_conversation": Recipe("conversation", "", ours=True, planned=True),
-    "ours_completion_head": Recipe("conversation", "unsloth", ours=True, planned=True, completion_head=True),
 }
 
 
@@ -114,7 +112,7 @@ def make_recipe_trainer(
     from pipeline.training.train import make_adapter_float32, make_trainer, training_arguments
 
     if recipe.ours:
-        return make_trainer(settings, model, tokenizer, examples, [], folder, recipe.completion_head)
+        return make_trainer(settings, model, tokenizer, examples, [], folder)
     arguments = training_arguments(settings, len(examples), False, folder)
     arguments.train_sampling_strategy = "random"
     arguments.save_strategy = "no"

@@ -20,7 +20,6 @@ CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.6 * GiB)}
 # Resident bytes for each that autograd keeps: the C library's allocator holds on to freed blocks (measured: 2.2, tiny model).
 RESIDENT = {"cuda": 1, "cpu": 2}
 TRL_HEAD_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
-HEAD_CHUNK = 1024  # and ours, in pipeline.head
 # Share of the matrix rate that is reached: guesses for GPUs, on none of which this was measured.
 EFFICIENCY = {"unsloth": 0.45, "transformers": 0.30}
 CPU_EFFICIENCY = 0.25  # fitted, with the next line, to bench/results/train-cpu.json; not tried on another machine
@@ -154,7 +153,7 @@ def head_bytes(settings: Settings, model: Architecture, device: Device, lengths:
     """Logits of completion positions only, a chunk at a time: 16-bit, float32, and float32 gradient."""
     counted = sum(sorted(lengths.supervised or lengths.train, reverse=True)[: settings.train.per_device_train_batch_size])
     if device.engine == "unsloth":
-        return min(counted, HEAD_CHUNK) * model.vocab_size * 10
+        return counted * model.vocab_size * 10
     # TRL takes whole chunks, and a float32 copy of the head's matrix where that is 16-bit.
     copy = 0 if settings.model.dtype == "float32" else model.vocab_size * model.hidden_size * 6
     return TRL_HEAD_CHUNK * model.vocab_size * 12 + copy

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import Settings
-from pipeline.head import use_completion_head
 from pipeline.training.distributed import count_processes, is_first_process, meet
 from pipeline.training.examples import Example
 
@@ -65,20 +64,14 @@ def make_trainer(
     train: Sequence[Example],
     validation: Sequence[Example],
     folder: Path,
-    completion_head: bool = False,
 ) -> SFTTrainer:
-    """TRL's trainer over rows that are tokenised and masked already; their lengths were checked, so it cuts nothing.
-
-    `completion_head`: under Unsloth, compute the loss by pipeline.head; elsewhere TRL's own does as much.
-    """
+    """TRL's trainer over rows that are tokenised and masked already; their lengths were checked, so it cuts nothing."""
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
     from trl import SFTTrainer
 
     from pipeline.training.progress import TrainingBar
 
-    if completion_head and trains_by_unsloth():
-        use_completion_head(model)
     validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
     trainer = SFTTrainer(
         model=model,
