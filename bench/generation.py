@@ -23,6 +23,7 @@ from data.files import write_json
 from data.prompts import render_answer
 from data.schema import TASKS, Document
 from data.split import split_documents
+from data.table import Table, as_text, join_blocks
 from eval.chats import Engine, plan_chats
 
 ROOT = Path(__file__).parent
@@ -179,11 +180,16 @@ def make_report(model, options: argparse.Namespace, documents: int, variants: di
 
 
 def render_report(report: dict) -> str:
-    lines = [f"{'':14}{'documents/s':>12}{'tokens/document':>17}{'ms/token':>10}"]
-    for name, variant in report["variants"].items():
-        figures = [variant[key] for key in ("documents_per_second", "tokens_per_document", "milliseconds_per_token")]
-        lines.append(f"{name:14}{figures[0]:12.2f}{figures[1]:17.1f}{figures[2]:10.3f}")
-    return "\n".join([*lines, "", *(f"{name:30}{ratio:6.2f} x" for name, ratio in report["ratios"].items())])
+    columns = {
+        "documents/s": "documents_per_second",
+        "tokens/document": "tokens_per_document",
+        "ms/token": "milliseconds_per_token",
+    }
+    rows = [(name, *(f"{figures[key]:,.3f}" for key in columns.values())) for name, figures in report["variants"].items()]
+    ratios = [(name, f"{ratio:.2f}") for name, ratio in report["ratios"].items()]
+    return join_blocks(
+        [as_text(Table(("variant", *columns), tuple(rows))), as_text(Table(("", "times as fast"), tuple(ratios)))]
+    )
 
 
 if __name__ == "__main__":

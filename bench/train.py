@@ -23,6 +23,7 @@ from data.corpus import read_corpus
 from data.files import write_json
 from data.schema import Document
 from data.split import split_documents
+from data.table import Table, as_text, join_blocks, percent
 from pipeline.config import apply_settings
 from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import Plan, make_plan
@@ -226,23 +227,19 @@ def make_report(results: dict[str, dict], device: str, model: str, options: argp
 
 def render_report(report: dict) -> str:
     columns = ("articles_per_second", "tokens_per_second", "matrix_share", "padding")
-    lines = [
-        f"{'recipe':<22}"
-        + "".join(f"{name.replace('_per_second', '/s'):>14}" for name in columns)
-        + f"{'peak GiB':>10}{'F1':>8}"
-    ]
+    rows, notes = [], []
     for name, figures in report["recipes"].items():
         if "skipped" in figures:
-            lines.append(f"{name:<22}  not run: {figures['skipped']}")
+            notes.append(f"{name}: not run: {figures['skipped']}")
             continue
-        row = "".join(f"{figures[column]:>14,.3f}" for column in columns) + f"{figures['peak_memory'] / 2**30:>10.2f}"
-        f1 = f"{figures['f1']['micro']:.3f}" if "f1" in figures else "-"
-        lines.append(f"{name:<22}{row}{f1:>8}")
-    lines += [
+        f1 = percent(figures["f1"]["micro"] if "f1" in figures else None)
+        rows.append((name, *(f"{figures[key]:,.3f}" for key in columns), f"{figures['peak_memory'] / 2**30:.2f}", f1))
+    notes += [
         f"{name}: {value if value is not None else 'not measured, ' + report['reasons'][name]}"
         for name, value in report["ratios"].items()
     ]
-    return "\n".join(lines)
+    header = ("recipe", *(name.replace("_per_second", "/s") for name in columns), "peak GiB", "F1")
+    return join_blocks([as_text(Table(header, tuple(rows))), "\n".join(notes)])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ the `tokenizers` package alone.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.corpus import Corpus, read_corpus
@@ -17,6 +17,7 @@ from data.prompts import render_answer, render_prompt
 from data.readers.rows import Row, conflicting_rows, repeated_rows
 from data.schema import MENTION_TYPE, SPLITS, TASKS, Document, InputError
 from data.split import near_duplicates, row_level_split, split_documents
+from data.table import Table, as_text, join_blocks
 from data.text import FoldedText, normalise
 
 EXAMPLES = 5
@@ -185,37 +186,50 @@ def row_level_leaks(rows: Sequence[Row], seed: int) -> dict:
 
 def render_audit(audit: dict) -> str:
     """The audit for a terminal."""
-    leaks, seen = audit["leaks"], audit["seen"]
-    lines = [
-        f"{audit['documents']} articles, {audit['rows']} rows; "
-        + ", ".join(f"{name} {s['documents']}/{s['rows']}" for name, s in audit["split"].items())
-        + f" articles/rows ({'given' if audit['given_split'] else 'by article'})",
-        "",
-        f"{'':12}{'answers':>9}{'items':>8}{'empty':>8}{'not in text':>14}{'seen in train':>16}",
-    ]
-    for task, counts in audit["tasks"].items():
-        lines.append(
-            f"{task:12}{counts['answers']:>9}{counts['items']:>8}{counts['empty']:>8}"
-            f"{audit['not_in_text'][task]['share']:>14.1%}{seen[task]['seen_share']:>16.1%}"
-        )
-    duplicates, case = audit["duplicates"], audit["letter_case_duplicates"]
-    lines += [
-        "",
-        f"duplicate rows          {duplicates['rows']}",
-        f"near-duplicate articles {duplicates['near_duplicate_articles']} pairs",
-        f"conflicting rows        {audit['conflicts']['rows']} (their union is used)",
-        f"second letter case      {case['names']} names in {case['answers']} answers",
-    ]
-    for part in ("prompt", "completion") if audit["tokens"] else ():
-        of, tokenizer = audit["tokens"][part], audit["tokens"]["tokenizer"]
-        lines.append(f"{part + ' tokens':24}median {of['median']}, 99% {of['p99']}, max {of['max']} ({tokenizer})")
-    rows = audit["row_level_split"]
-    if rows:
-        known = ", ".join(f"{share:.0%} of {task}" for task, share in rows["answer_in_train_completion"].items())
-        lines += [
-            "",
-            f"a split by rows would leak {rows['article_in_train']} of {rows['test_rows']} test rows' articles into train,",
-            f"with {known} standing in a train completion of the same article",
-        ]
+    leaks = audit["leaks"]
     verdict = f"LEAKS: {leaks['articles']} pairs of articles across splits" if leaks["leaking"] else "no leak between splits"
-    return "\n".join([*lines, "", verdict, *(f"  {example}" for example in leaks["examples"])])
+    return join_blocks(
+        [
+            as_text(task_table(audit)),
+            as_text(Table(("", ""), tuple(facts_of(audit)), words=("",))),
+            describe_row_split(audit["row_level_split"]),
+            "\n".join([verdict, *(f"  {example}" for example in leaks["examples"])]),
+        ]
+    )
+
+
+def task_table(audit: dict) -> Table:
+    sizes = ", ".join(f"{name} {size['documents']:,}/{size['rows']:,}" for name, size in audit["split"].items())
+    kind = "given" if audit["given_split"] else "by article"
+    rows = tuple(
+        (
+            task,
+            *(f"{counts[key]:,}" for key in ("answers", "items", "empty")),
+            f"{audit['not_in_text'][task]['share']:.1%}",
+            f"{audit['seen'][task]['seen_share']:.1%}",
+        )
+        for task, counts in audit["tasks"].items()
+    )
+    title = f"{audit['documents']:,} articles, {audit['rows']:,} rows; {sizes} articles/rows ({kind})"
+    return Table(("task", "answers", "items", "empty", "not in text", "seen in train"), rows, title)
+
+
+def facts_of(audit: dict) -> Iterator[tuple[str, str]]:
+    duplicates, case, tokens = audit["duplicates"], audit["letter_case_duplicates"], audit["tokens"]
+    yield "duplicate rows", f"{duplicates['rows']:,}"
+    yield "near-duplicate articles", f"{duplicates['near_duplicate_articles']:,} pairs"
+    yield "conflicting rows", f"{audit['conflicts']['rows']:,} (their union is used)"
+    yield "second letter case", f"{case['names']:,} names in {case['answers']:,} answers"
+    for part in ("prompt", "completion") if tokens else ():
+        of = tokens[part]
+        yield f"{part} tokens", f"median {of['median']}, 99% {of['p99']}, max {of['max']} ({tokens['tokenizer']})"
+
+
+def describe_row_split(rows: dict | None) -> str:
+    if not rows:
+        return ""
+    known = ", ".join(f"{share:.0%} of {task}" for task, share in rows["answer_in_train_completion"].items())
+    return (
+        f"a split by rows would leak {rows['article_in_train']:,} of {rows['test_rows']:,} test rows' articles into train,\n"
+        f"with {known} standing in a train completion of the same article"
+    )

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 
 from data.schema import InputError
+from data.table import printable
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the one place where a failure of the program becomes an exit code
         return fail(options, 1, f"{type(error).__name__}: {error}")
     try:
-        print(json.dumps(result, ensure_ascii=False, indent=2) if options.json else text, flush=True)
+        print(json.dumps(result, ensure_ascii=False, indent=2) if options.json else printable(text), flush=True)
     except BrokenPipeError:  # the reader, `head` say, has had enough; Python would complain once more on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
@@ -56,7 +57,7 @@ def quiet_libraries(debug: bool) -> None:
 def fail(options: argparse.Namespace, code: int, message: str) -> int:
     if options.debug:
         raise
-    print(f"medner {options.name}: {message}", file=sys.stderr)
+    print(printable(f"medner {options.name}: {message}"), file=sys.stderr)
     return code
 
 

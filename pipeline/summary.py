@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from data.schema import TASKS
+from data.table import as_text, join_blocks
+from eval.report.tables import build_tables, rates
 from pipeline.run_folder import RunFolder
-
-LABEL = {
-    "base_model": "untuned model",
-    "dictionary": "dictionary of train names",
-    "cooccurrence": "co-occurrence of those",
-}
 
 
 def summarise(run: RunFolder) -> dict:
@@ -23,37 +20,19 @@ def summarise(run: RunFolder) -> dict:
     return {"run": str(run.path), "device": run.manifest.get("device"), "stages": run.manifest["stages"], "metrics": metrics}
 
 
-def render_run(summary: dict) -> str:
-    seconds = {name: stage["seconds"] for name, stage in summary["stages"].items()}
-    metrics = summary["metrics"]
+def render_run(summary: Mapping) -> str:
+    """The scores on test, or on the split there is; the others' in a line; what took how long; where everything is."""
+    metrics, stages = summary["metrics"], summary["stages"]
     shown = [name for name in ("test", *metrics) if name in metrics][:1]
-    blocks = [render_metrics(metrics[name], name) for name in shown]
     others = [f"{name}: micro F1 {100 * metrics[name]['micro']['f1']:.1f}" for name in metrics if name not in shown]
-    times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    return "\n\n".join([*blocks, *others, f"{times}\neverything is in {Path(summary['run'])}"])
+    times = ", ".join(f"{name} {stage['seconds']:.0f} s" for name, stage in stages.items())
+    where = f"{times}\neverything is in {Path(summary['run'])}"
+    return join_blocks([*(render_metrics(metrics[name], name) for name in shown), *others, where])
 
 
-def render_metrics(metrics: dict, title: str = "scores") -> str:
-    """Precision, recall and F1 in percent, with 95 % intervals over documents, and the floors beside them."""
-    lines = [
-        f"{title}: {metrics['documents']} documents, exact strings after normalisation, percent",
-        f"{'':28}{'P':>7}{'R':>7}{'F1':>7}   {'95 % of F1':<14}{'exact':>7}{'gold':>7}",
-    ]
-    for name, figures in [*metrics["tasks"].items(), ("micro", metrics["micro"]), ("macro", metrics["macro"])]:
-        lines.append(render_row(name, figures))
-    for baseline, tasks in metrics.get("baselines", {}).items():
-        lines += ["", f"{LABEL[baseline]}:"]
-        lines += [render_row(f"  {task}", tasks[task]) for task in TASKS if task in tasks]
-    official = (metrics.get("official") or {}).get("mention")
-    if official:
-        figures = ", ".join(f"{kind} {100 * official[kind]['f1']:.1f}" for kind in ("Chemical", "Disease", "both"))
-        lines += ["", f"official strict mention F1 (BioCreative V CDR): {figures}"]
-    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in metrics["rates"].items())
-    return "\n".join([*lines, "", f"answers and items at fault: {rates}"])
-
-
-def render_row(name: str, figures: dict) -> str:
-    low, high = (100 * bound for bound in figures["ci95"])
-    scores = "".join(f"{100 * figures[key]:7.1f}" for key in ("precision", "recall", "f1"))
-    exact = f"{100 * figures['exact_match']:7.1f}" if "exact_match" in figures else " " * 7
-    return f"{name:28}{scores}   {f'{low:.1f} to {high:.1f}':<14}{exact}{figures.get('support', ''):>7}".rstrip()
+def render_metrics(metrics: Mapping, title: str = "scores") -> str:
+    """For a terminal: each task's scores with 95 % intervals, what stands beside them, and the answers that failed."""
+    first, *more = build_tables(metrics, ["scores"])
+    (failed,) = rates(metrics)
+    first = replace(first, title=f"{title}: {first.title}").only("F1", "precision", "recall", "gold", "exact")
+    return join_blocks(map(as_text, (first, *more, failed)))

@@ -17,10 +17,12 @@ from collections import Counter
 from pathlib import Path
 
 from data.readers.checks import TYPES
+from data.table import Table, as_text
 from eval.official.loose_reader import RELATION, Annotations, read_annotations
 
 NAMED_TYPES = {kind: (kind,) for kind in TYPES} | {"both": TYPES}
 EVALUATIONS = {"mention": NAMED_TYPES, "id": NAMED_TYPES, "relation": {RELATION: (RELATION,)}}
+COUNTS, SCORES = ("tp", "fp", "fn"), ("precision", "recall", "f1")
 OWN_NAMESPACES = ("MESH", "OMIM")
 Key = tuple[str, ...]
 
@@ -115,17 +117,19 @@ def _counts(names: dict[str, str], counter: Counter[str]) -> dict[str, int]:
 
 
 def render_official(figures: dict) -> str:
-    """A table for the terminal, and below it whatever was not counted as a reader might expect."""
-    lines = [f"{'':<20}{'tp':>7}{'fp':>7}{'fn':>7}{'precision':>11}{'recall':>9}{'f1':>9}"]
-    for evaluation in EVALUATIONS:
-        for name, row in figures[evaluation].items():
-            counts = "".join(f"{row[key]:>7}" for key in ("tp", "fp", "fn"))
-            lines.append(f"{evaluation:<10}{name:<10}{counts}{row['precision']:>11.4f}{row['recall']:>9.4f}{row['f1']:>9.4f}")
-    for title, key, names in (
+    """For a terminal, with what was not looked at and what is worth a look."""
+    rows = [
+        (evaluation, name, *(f"{row[key]:,}" for key in COUNTS), *(f"{row[key]:.4f}" for key in SCORES))
+        for evaluation in EVALUATIONS
+        for name, row in figures[evaluation].items()
+    ]
+    noted = (
         ("Not looked at in the predictions", "ignored", IGNORED),
         ("Not looked at in gold", "ignored_in_gold", IGNORED),
         ("Worth a look in the predictions", "warnings", WARNINGS),
-    ):
-        noted = [f"{figures[key][name]:>7}  {what}" for name, what in names.items() if figures[key][name]]
-        lines += ["", f"{title}:", *noted] if noted else []
-    return "\n".join(lines)
+    )
+    blocks = [as_text(Table(("evaluation", "of", *COUNTS, *SCORES), tuple(rows), words=("of",)))]
+    for title, key, names in noted:
+        counts = [f"  {figures[key][name]:,} {what}" for name, what in names.items() if figures[key][name]]
+        blocks += ["\n".join([f"{title}:", *counts])] if counts else []
+    return "\n\n".join(blocks)

@@ -7,7 +7,7 @@ from html import escape
 
 from data.schema import TASKS
 from eval.report.svg import Estimate, draw_bars, draw_curve, draw_forest, draw_key
-from eval.report.tables import FLOORS, bounds_of, floor_of, scored
+from eval.report.tables import BASELINES, bounds_of, f1_of, named_figures
 
 MOST_FAULTS = 8
 MARK_OF = {"dictionary": "square", "cooccurrence": "triangle", "base_model": "diamond"}
@@ -23,13 +23,13 @@ SLICE_TITLES = {
 
 def plot_scores(metrics: Mapping) -> str:
     rows, ceilings = [], metrics.get("ceilings") or {}
-    for name, figures in scored(metrics):
+    for name, figures in named_figures(metrics):
         low, high = bounds_of(metrics, name, "f1") or (None, None)
-        marks = [(MARK_OF[floor], floor_of(metrics, floor, name)) for floor in FLOORS if name in TASKS]
+        marks = [(MARK_OF[baseline], f1_of(metrics, baseline, name)) for baseline in MARK_OF if name in TASKS]
         marks.append(("tick", ceilings.get(name)))
         shown = tuple((shape, value) for shape, value in marks if value is not None)
         rows.append(Estimate(name, figures["f1"], low, high, marks=shown))
-    key = {"dot": "this run, 95 % interval"} | {MARK_OF[floor]: words for floor, words in FLOORS.items()}
+    key = {"dot": "this run, 95 % interval"} | {mark: BASELINES[baseline] for baseline, mark in MARK_OF.items()}
     return figure(
         "F1", draw_forest(rows, "F1 of each task beside floors and ceilings", 1110) + draw_key(key | {"tick": "ceiling"})
     )

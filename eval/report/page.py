@@ -15,9 +15,10 @@ from pathlib import Path
 
 from data.files import write_text
 from data.schema import TASKS, Document
+from data.table import NONE, Table, percent
 from eval.report.articles import describe_documents, embed_json
 from eval.report.figures import PLOTS
-from eval.report.tables import NONE, TEXT_COLUMNS, Table, bounds_of, build_tables, floor_of, percent, render_markdown, scored
+from eval.report.tables import bounds_of, build_tables, f1_of, named_figures, render_markdown
 from eval.scoring.confidence import Confidences
 from eval.scoring.faults import CATEGORIES
 from eval.scoring.parse import Predictions
@@ -84,11 +85,11 @@ def content_hash(text: str) -> str:
 def render_cards(metrics: Mapping) -> str:
     """The four figures to read first: F1 with its interval, and how far it stands over the dictionary."""
     cards = []
-    for name, figures in scored(metrics):
+    for name, figures in named_figures(metrics):
         if name == "macro":
             continue
         low, high = map(percent, bounds_of(metrics, name, "f1") or (None, None))
-        floor = floor_of(metrics, "dictionary", name) if name in TASKS else None
+        floor = f1_of(metrics, "dictionary", name) if name in TASKS else None
         beside = NONE if floor is None else f"{100 * (figures['f1'] - floor):+.1f} on train's dictionary"
         if name == "micro":
             beside = f"{figures['support']:,} gold items"
@@ -112,7 +113,7 @@ def render_section(name: str, metrics: Mapping) -> str:
 
 
 def render_table(table: Table, folded: bool) -> str:
-    kinds = ["text" if column in TEXT_COLUMNS else "number" for column in table.header]
+    kinds = ["text" if table.holds_words(i) else "number" for i in range(len(table.header))]
     head = "".join(
         f'<th scope="col" class="{kind}">{escape(column)}</th>' for kind, column in zip(kinds, table.header, strict=True)
     )

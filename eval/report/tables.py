@@ -1,37 +1,43 @@
-"""The figures of an evaluation as tables of text, which the report writes as HTML and the terminal as Markdown.
+"""The figures of an evaluation as tables, which the report, the terminal and the model card write each in its own way.
 
-Reads metrics.json's object, with the sections that were computed; a table whose figures are not there is left out. Scores are
-in percent.
+Reads metrics.json's object, with the sections that were computed; a table whose figures are not there is left out, and so is
+a column that no row fills. Scores are in percent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from data.items import show
 from data.schema import TASKS
+from data.table import NONE, Table, as_markdown, percent
 
-NONE = "–"
-FLOORS = {"dictionary": "train's dictionary", "cooccurrence": "co-occurrence", "base_model": "untuned model"}
-TEXT_COLUMNS = ("task", "convention", "slice", "fault", "meaning", "example", "kind", "")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a header; `note` says how to read it. `name` is the report's section."""
-
-    name: str
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+BASELINES = {
+    "base_model": "untuned",
+    "crf": "CRF",
+    "dictionary": "dictionary",
+    "cooccurrence": "co-occurrence",
+}
+BESIDE = {
+    "filtered": "its answers without items that are not in the article as whole words, and without repeats.",
+    "untuned": "the base model before training, asked the same.",
+    "CRF": "a linear-chain tagger trained on the same articles.",
+    "dictionary": "the names in train, found in the text.",
+    "co-occurrence": "every pair of a chemical and a disease that the dictionary finds.",
+    "ceiling": "the share of gold that stands in the article word for word.",
+    "resolvable": "the difference that a test set of this size finds in 80 of 100 comparisons with another system on other "
+    "articles; on the same articles less is enough (medner compare).",
+}
+VERSIONS = {"raw": "as answered", "filtered": "filtered"}
+OF_ITEMS = ("duplicate", "ungrounded")
+FIGURES = ("F1", "precision", "recall", "tp", "fp", "fn")
 
 
 def build_tables(metrics: Mapping, sections: Sequence[str] | None = None) -> list[Table]:
     """The tables of some sections, or all: scores, relations, generalisation, faults, confidence."""
     builders = {
-        "scores": (headline, floors),
+        "scores": (headline, beside, official),
         "relations": (conventions,),
         "generalisation": (slices,),
         "faults": (rates, fault_counts),
@@ -41,8 +47,9 @@ def build_tables(metrics: Mapping, sections: Sequence[str] | None = None) -> lis
     return [table for section in wanted for build in builders[section] for table in build(metrics)]
 
 
-def percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.1f}"
+def render_markdown(metrics: Mapping, sections: Sequence[str] | None = None) -> str:
+    """All tables, or those of some sections, as Markdown."""
+    return "\n\n".join(map(as_markdown, build_tables(metrics, sections))) + "\n"
 
 
 def with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
@@ -54,10 +61,10 @@ def with_interval(value: float | None, bounds: Sequence[float] | None) -> str:
     return percent(value) + (f" ({percent(bounds[0])}–{percent(bounds[1])})" if bounds else "")
 
 
-def scored(metrics: Mapping) -> Iterator[tuple[str, Mapping]]:
+def named_figures(metrics: Mapping) -> Iterator[tuple[str, Mapping]]:
     """(name, figures) of each task, then micro and macro."""
     yield from ((task, metrics["tasks"][task]) for task in TASKS if task in metrics["tasks"])
-    yield from ((name, metrics[name]) for name in ("micro", "macro"))
+    yield from ((name, metrics[name]) for name in ("micro", "macro") if metrics.get(name))
 
 
 def bounds_of(metrics: Mapping, name: str, figure: str) -> Sequence[float] | None:
@@ -66,46 +73,55 @@ def bounds_of(metrics: Mapping, name: str, figure: str) -> Sequence[float] | Non
     return own.get(figure) or (figures.get("ci95") if figure == "f1" else None)
 
 
-def floor_of(metrics: Mapping, floor: str, task: str) -> float | None:
+def f1_of(metrics: Mapping, baseline: str, task: str) -> float | None:
     """F1 of a baseline, None where there is none."""
-    figures = ((metrics.get("baselines") or {}).get(floor) or {}).get(task)
+    figures = ((metrics.get("baselines") or {}).get(baseline) or {}).get(task)
     return figures["f1"] if isinstance(figures, Mapping) else None
 
 
 def headline(metrics: Mapping) -> Iterator[Table]:
+    """Each task's scores with their intervals."""
     rows = []
-    for name, figures in scored(metrics):
+    for name, figures in named_figures(metrics):
         values = [with_interval(figures[figure], bounds_of(metrics, name, figure)) for figure in ("f1", "precision", "recall")]
         counts = [f"{figures[key]:,}" if key in figures else NONE for key in ("tp", "fp", "fn", "support")]
         rows.append((name, *values, *counts, percent(figures.get("exact_match"))))
     note = (
-        f"{metrics['documents']:,} articles. In percent, with 95 % intervals from resampling articles. Names are compared as "
-        "sets, per article, after normalisation; all that is predicted and not gold is a false positive."
+        f"{metrics['documents']:,} articles; percent, with 95 % intervals from resampling articles. Names are compared as "
+        "sets, per article, after normalisation; all that is predicted and not gold is a false positive. exact: whole answers."
     )
-    header = ("task", "F1", "precision", "recall", "tp", "fp", "fn", "gold", "all right")
-    yield Table("scores", "Precision, recall and F1", note, header, tuple(rows))
+    header = ("task", "F1", "precision", "recall", "tp", "fp", "fn", "gold", "exact")
+    yield Table(header, tuple(rows), "Precision, recall and F1", note).without_empty()
 
 
-def floors(metrics: Mapping) -> Iterator[Table]:
+def beside(metrics: Mapping) -> Iterator[Table]:
+    """Each task's F1 beside what needs no training of a language model, and beside what can be reached at all."""
     ceilings, resolvable = metrics.get("ceilings") or {}, metrics.get("resolvable") or {}
+    filtered = dict(named_figures((metrics.get("faults") or {}).get("filtered") or {"tasks": {}}))
     rows = tuple(
         (
-            task,
+            name,
             percent(figures["f1"]),
-            *(percent(floor_of(metrics, floor, task)) for floor in FLOORS),
-            percent(ceilings.get(task)),
-            percent(resolvable.get(task)),
+            percent(filtered.get(name, {}).get("f1")),
+            *(percent(f1_of(metrics, baseline, name)) for baseline in BASELINES),
+            percent(ceilings.get(name)),
+            percent(resolvable.get(name)),
         )
-        for task, figures in scored(metrics)
-        if task in TASKS
+        for name, figures in named_figures(metrics)
+        if name != "macro"
     )
-    note = (
-        "F1 of this run beside what needs no training. Ceiling: the share of gold that stands in the article word for word. "
-        "Resolvable: the difference in F1 that a test set of this size finds in 80 of 100 comparisons with another system "
-        "scored on other articles; on the same articles less is enough, see medner compare."
-    )
-    header = ("task", "this run", *FLOORS.values(), "ceiling", "resolvable")
-    yield Table("scores", "Floors and ceilings", note, header, rows)
+    table = Table(("task", "this model", *BESIDE), rows, "F1 beside filtered answers, baselines and ceilings").without_empty()
+    if len(table.header) > 2:
+        note = " ".join(f"{column}: {words}" for column, words in BESIDE.items() if column in table.header)
+        yield replace(table, note=note)
+
+
+def official(metrics: Mapping) -> Iterator[Table]:
+    mention = (metrics.get("official") or {}).get("mention")
+    if mention:
+        rows = tuple((kind, *map(percent, (own["f1"], own["precision"], own["recall"]))) for kind, own in mention.items())
+        note = "The official evaluation's own count: exact offsets of every mention. Another convention than the table above."
+        yield Table(("mentions", "F1", "precision", "recall"), rows, "BioCreative V CDR, strict mentions", note)
 
 
 def conventions(metrics: Mapping) -> Iterator[Table]:
@@ -121,15 +137,12 @@ def conventions(metrics: Mapping) -> Iterator[Table]:
             if own.get(key):
                 rows.append((title, *_row(own[key])))
     note = "The same answers, counted in the ways that the literature does. Compare like with like."
-    yield Table("relations", "Relations under four conventions", note, ("convention", *_COLUMNS), tuple(rows))
-
-
-_COLUMNS = ("F1", "precision", "recall", "tp", "fp", "fn")
+    yield Table(("convention", *FIGURES), tuple(rows), "Relations under four conventions", note)
 
 
 def _row(figures: Mapping | None) -> tuple[str, ...]:
     if figures is None:
-        return (NONE,) * len(_COLUMNS)
+        return (NONE,) * len(FIGURES)
     f1 = with_interval(figures["f1"], figures["ci95"]) if figures["f1"] is not None else NONE
     recall = with_interval(figures["recall"], figures["ci95"]) if figures["f1"] is None else percent(figures["recall"])
     counts = (NONE if figures[key] is None else f"{figures[key]:,}" for key in ("tp", "fp", "fn"))
@@ -148,22 +161,18 @@ def slices(metrics: Mapping) -> Iterator[Table]:
                 "string and concept: whether train's gold has them (concepts: recall only, since predictions carry no ids); "
                 "words of the name; abbreviation; gold items in the article; words in the article."
             )
-            yield Table("generalisation", f"What makes {task} hard", note, ("slice", *_COLUMNS, "articles"), tuple(rows))
+            yield Table(("slice", *FIGURES, "articles"), tuple(rows), f"What makes {task} hard", note)
 
 
 def rates(metrics: Mapping) -> Iterator[Table]:
-    """Raw and filtered side by side where both are known."""
+    """What share of answers and items failed; raw and filtered where both are known."""
     faults = metrics.get("faults") or {"raw": metrics}
-    versions = [name for name in ("raw", "filtered") if name in faults]
-    rows = []
-    for rate, of in (("malformed", "answers"), ("truncated", "answers"), ("empty", "answers"), ("duplicate", "items"),
-                     ("ungrounded", "items")):  # fmt: skip
-        rows.append((f"{rate}, of {of}", *(percent(faults[version]["rates"][rate]) for version in versions)))
-    for name, _ in scored(metrics):
-        values = (dict(scored(faults[version]))[name]["f1"] for version in versions)
-        rows.append((f"F1 of {name}", *map(percent, values)))
-    note = "In percent. Filtered: without items that are not in the article as whole words, and without repeats."
-    yield Table("faults", "Answers that failed", note, ("", *versions), tuple(rows))
+    versions = {words: faults[name]["rates"] for name, words in VERSIONS.items() if name in faults}
+    kinds = list(next(iter(versions.values())))
+    rows = tuple((words, *(percent(own.get(kind)) for kind in kinds)) for words, own in versions.items())
+    items = [kind for kind in kinds if kind in OF_ITEMS]
+    note = f"{', '.join(items)}: of items; the others of answers."
+    yield Table(("", *kinds), rows, "Answers and items at fault, percent", note)
 
 
 def fault_counts(metrics: Mapping) -> Iterator[Table]:
@@ -174,14 +183,12 @@ def fault_counts(metrics: Mapping) -> Iterator[Table]:
             total = sum(own["count"] for own in categories.values())
             for category, own in categories.items():
                 example = "; ".join(map(_example, own["examples"][:2]))
-                meaning = faults["names"][category]
-                rows.append(
-                    (kind, category.replace("_", " "), f"{own['count']:,}", percent(own["count"] / total), meaning, example)
-                )
+                shown = (category.replace("_", " "), kind, f"{own['count']:,}", percent(own["count"] / total))
+                rows.append((*shown, faults["names"][category], example))
         if rows:
             note = "Each fault is in one category. fp: predicted and not gold; fn: gold and not predicted."
-            header = ("kind", "fault", "count", "% of kind", "meaning", "example")
-            yield Table("faults", f"Faults in {task}", note, header, tuple(rows))
+            header = ("fault", "kind", "count", "% of kind", "meaning", "example")
+            yield Table(header, tuple(rows), f"Faults in {task}", note, words=("kind", "meaning", "example"))
 
 
 def _example(example: Mapping) -> str:
@@ -203,23 +210,4 @@ def confidence(metrics: Mapping) -> Iterator[Table]:
             "reaches the wanted precision on validation; what it does to test is on the right."
         )
         header = ("task", "calibration error", "wanted precision", "threshold", "test precision", "test recall", "items kept")
-        yield Table("confidence", "Confidence", note, header, tuple(rows))
-
-
-def render_table(table: Table) -> str:
-    """As Markdown; text that a model wrote cannot break out of its cell."""
-    align = ("---" if column in TEXT_COLUMNS else "--:" for column in table.header)
-    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (table.header, *table.rows)]
-    return "\n".join([f"### {table.title}", "", lines[0], f"|{'|'.join(align)}|", *lines[1:], "", table.note])
-
-
-def _cell(text: str) -> str:
-    text = " ".join(text.split())
-    for character in "\\|<>`*_[]":
-        text = text.replace(character, "\\" + character)
-    return text
-
-
-def render_markdown(metrics: Mapping, sections: Sequence[str] | None = None) -> str:
-    """All tables, or those of some sections: scores, relations, generalisation, faults, confidence."""
-    return "\n\n".join(map(render_table, build_tables(metrics, sections))) + "\n"
+        yield Table(header, tuple(rows), "Confidence", note)

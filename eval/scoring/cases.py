@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.items import show, written
-from data.prompts import Item
 from data.schema import Document, Mention, Relation
+from data.table import Table, as_text
 from eval.scoring.parse import Answer
 
 
@@ -105,22 +105,15 @@ def check_case(case: Case, task: str, answer: Answer) -> dict:
 
 
 def render_cases(rows: Sequence[dict]) -> str:
-    """The list for a terminal: what passed, and what failed with what was missed and what was wrong."""
+    """For a terminal: what passed, and what failed with what was missed and what was wrong."""
     passed = sum(row["passed"] for row in rows)
-    return "\n".join([f"{passed} of {len(rows)} passed", "", *map(_line, rows)])
-
-
-def _line(row: dict) -> str:
-    verdict = "pass" if row["passed"] else "FAIL"
-    return f"{verdict}  {row['case']:18} {row['task']:10} {_reason(row)}".rstrip()
+    lines = tuple(("pass" if row["passed"] else "FAIL", row["case"], row["task"], _reason(row)) for row in rows)
+    header = ("", "case", "task", "at fault")
+    return as_text(Table(header, lines, f"{passed} of {len(rows)} passed", words=header))
 
 
 def _reason(row: dict) -> str:
     parts = [] if row["status"] in ("ok", "empty") else [f"answer {row['status']}"]
-    parts += [f"missed {_list(row['missed'])}"] if row["missed"] else []
-    parts += [f"wrong {_list(row['wrong'])}"] if row["wrong"] else []
+    parts += [f"missed {', '.join(map(show, row['missed']))}"] if row["missed"] else []
+    parts += [f"wrong {', '.join(map(show, row['wrong']))}"] if row["wrong"] else []
     return "; ".join(parts)
-
-
-def _list(items: Sequence[Item]) -> str:
-    return ", ".join(" ".join(show(item).split()) for item in items)

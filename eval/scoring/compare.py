@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from data.items import normalise_item
 from data.schema import Document, InputError
+from data.table import Table, as_text, percent
 from eval.scoring.parse import Predictions
 from eval.scoring.score import count_documents
 from eval.scoring.stats import RESAMPLES, SHUFFLES, compare_counts
@@ -55,27 +56,26 @@ def _gold(document: Document, task: str) -> set:
 
 
 def render_comparison(comparison: dict, names: tuple[str, str] = ("A", "B")) -> str:
-    """The comparison as a Markdown table for terminal and model card, in points of F1."""
-    lines = [
-        f"{comparison['documents']} documents; difference = {names[1]} - {names[0]}, in points of F1",
-        "",
-        f"| task | {names[0]} | {names[1]} | difference | 95 % interval | p (bootstrap) | p (randomisation) | resolvable | |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
-    ]
+    """The comparison for a terminal, in points of F1."""
+    return as_text(comparison_table(comparison, names))
+
+
+def comparison_table(comparison: dict, names: tuple[str, str]) -> Table:
+    rows = []
     for task, row in comparison["scores"].items():
-        low, high = row["ci95"]
-        differs = max(row["p_bootstrap"], row["p_randomisation"]) < comparison["level"]
-        lines.append(
-            f"| {task} | {row['a']:.1%} | {row['b']:.1%} | {100 * row['difference']:+.1f} "
-            f"| {100 * low:+.1f} to {100 * high:+.1f} | {row['p_bootstrap']:.3f} "
-            f"| {row['p_randomisation']:.3f} | {100 * row['resolvable']:.1f} "
-            f"| {'differs' if differs else 'not told apart'} |"
-        )
-    lines += [
-        "",
-        f"Paired bootstrap ({comparison['resamples']:,} resamples) and approximate randomisation ({comparison['shuffles']:,} "
-        f"shuffles) over documents. `differs`: both p under {comparison['level']}, not corrected for several tasks.",
-        "`resolvable`: the smallest difference that this test set would find in 80 of 100 tries, for two systems that agree "
-        "as these do.",
-    ]
-    return "\n".join(lines)
+        low, high = (f"{100 * bound:+.1f}" for bound in row["ci95"])
+        p = max(row["p_bootstrap"], row["p_randomisation"])
+        verdict = "differs" if p < comparison["level"] else "not told apart"
+        change = f"{100 * row['difference']:+.1f} ({low} to {high})"
+        rows.append((task, percent(row["a"]), percent(row["b"]), change, f"{p:.3f}", percent(row["resolvable"]), verdict))
+    title = (
+        f"F1 on the same {comparison['documents']:,} documents, percent; difference = {names[1]} - {names[0]}, 95 % interval"
+    )
+    note = (
+        f"p: the larger of paired bootstrap's ({comparison['resamples']:,} resamples of documents) and approximate "
+        f"randomisation's ({comparison['shuffles']:,} shuffles). differs: p under {comparison['level']}, not corrected for "
+        "several tasks. resolvable: the smallest difference that this test set would find in 80 of 100 tries, for two systems "
+        "that agree as these do."
+    )
+    header = ("task", *names, "difference", "p", "resolvable", "verdict")
+    return Table(header, tuple(rows), title, note, words=("verdict",))

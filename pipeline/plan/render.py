@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from data.table import Table, as_text, join_blocks
 from pipeline.config import flatten
 from pipeline.plan.decide import Plan, usable
 from pipeline.plan.hardware import GiB
@@ -32,27 +33,28 @@ PARTS = {
 
 
 def render_plan(plan: Plan) -> str:
-    """Several lines for a terminal."""
-    device, model, memory = plan.hardware, plan.architecture, plan.memory
+    """For a terminal: what was decided, then memory and time."""
+    device, model, seconds = plan.hardware, plan.architecture, plan.seconds
     decided = flatten(plan.settings)
     count = f"{device.count} x " if device.count > 1 else ""
-    lines = [
+    head = (
         f"{model.name} ({model.parameters / 1e9:.2f} billion parameters) on {count}{device.name}, "
-        f"{device.memory / GiB:.1f} GiB, through {plan.engine}",
-        describe_lengths(plan),
-        "",
-        *(f"  {name:<36}{_shown(decided[name])}" for name in DECIDED),
-        "",
-        "memory, GiB (estimated)",
-        *(f"  {label:<36}{getattr(memory, part) / GiB:7.2f}" for part, label in PARTS.items()),
-        f"  {'training':<36}{memory.training / GiB:7.2f}",
-        f"  {'evaluation':<36}{memory.evaluation / GiB:7.2f}   usable {usable(device) / GiB:.2f}",
-        "",
-        f"time (estimated, not measured): training {render_seconds(plan.seconds.training)}, {plan.seconds.step:.2f} s a step; "
-        f"evaluation {render_seconds(plan.seconds.evaluation)} for {len(plan.lengths.answered)} chats",
-        *(f"warning: {warning}" for warning in plan.warnings),
-    ]
-    return "\n".join(lines)
+        f"{device.memory / GiB:.1f} GiB, through {plan.engine}"
+    )
+    settings = Table(("setting", "value"), tuple((name, _shown(decided[name])) for name in DECIDED), words=("value",))
+    time = (
+        f"time (estimated, not measured): training {render_seconds(seconds.training)}, {seconds.step:.2f} s a step; "
+        f"evaluation {render_seconds(seconds.evaluation)} for {len(plan.lengths.answered)} chats"
+    )
+    notes = "\n".join([time, *(f"warning: {warning}" for warning in plan.warnings)])
+    return join_blocks([f"{head}\n{describe_lengths(plan)}", as_text(settings), as_text(memory_table(plan)), notes])
+
+
+def memory_table(plan: Plan) -> Table:
+    memory = plan.memory
+    parts = [(label, getattr(memory, part)) for part, label in PARTS.items()]
+    parts += [("training", memory.training), ("evaluation", memory.evaluation), ("usable", usable(plan.hardware))]
+    return Table(("memory (estimated)", "GiB"), tuple((label, f"{size / GiB:.2f}") for label, size in parts))
 
 
 def describe_lengths(plan: Plan) -> str:
