@@ -1,4 +1,5 @@
-"""The command line: `medner run | data | train | evaluate | compare | score | export | push | plan`.
+"""The command line: `medner run | data | train | evaluate | compare | score | export | push | plan |
+settings`.
 
 Exit codes: 0 done, 1 the work failed, 2 the user's input or settings are wrong. With --json, standard output is one JSON object
 and everything else goes to standard error. Heavy packages are imported by the command that needs them.

@@ -6,8 +6,12 @@ import argparse
 import importlib.metadata
 import typing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.config import Quant, Settings, apply_settings, resolve_explicit
+from pipeline.export.names import Quant
+
+if TYPE_CHECKING:
+    from pipeline.config import Settings
 
 Outcome = tuple[dict, str, int]
 
@@ -28,6 +32,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     train = add(commands, "train", train_command, "the job up to the adapter, without its evaluation")
     for parser in (run, train):
         add_job_arguments(parser)
+        add_out_arguments(parser)
     add_push_arguments(run)
     run.add_argument("--push", action="store_true", help="publish to the Hub when all is done")
     about = "look at a corpus, or write it in another format"
@@ -46,7 +51,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     score.add_argument("predictions", type=Path, help="predictions.jsonl, instruct rows, PubTator, BioC or CSV")
     score.add_argument("--official", action="store_true", help="BioCreative V CDR mention, id and relation evaluation")
 
-
     compare = add(commands, "compare", compare_command, "whether two runs on one test set differ by more than chance")
     compare.add_argument("run_a", type=Path)
     compare.add_argument("run_b", type=Path)
@@ -61,7 +65,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     push.add_argument("run", type=Path)
     add_push_arguments(push)
     plan = add(commands, "plan", plan_command, "what a GPU would be asked to do: precision, batch, memory and time")
-    add_job_arguments(plan, out=False)
+    add_job_arguments(plan)
+    settings = add(commands, "settings", settings_command, "every setting: its value, type, bounds and what it does")
+    add_settings_arguments(settings)
     plan.add_argument("--gpu", help="t4, l4, a10, a100-40, a100-80, h100, h200 or cpu; default: the device at hand")
 
 
@@ -91,13 +97,21 @@ def add(commands: argparse._SubParsersAction, name: str, work: object, about: st
     return parser
 
 
-def add_job_arguments(parser: argparse.ArgumentParser, out: bool = True) -> None:
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", help="tiny, llama-3.2-3b (default), llama-3.2-1b, t4")
     parser.add_argument("--config", type=Path, help="a YAML file of settings")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="SECTION.KEY=VALUE", dest="assignments")
+    about = "any setting; `medner settings` prints them all"
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="SECTION.KEY=VALUE", dest="assignments", help=about
+    )
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    add_settings_arguments(parser)
     parser.add_argument("--data", help="a corpus to split: instruct JSONL, PubTator or BioC XML")
-    if not out:
-        return
+
+
+def add_out_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the run folder; one that is there already is gone on with")
     parser.add_argument("--fresh", action="store_true", help="start over")
 
@@ -124,6 +138,7 @@ def train_command(options: argparse.Namespace) -> Outcome:
 
 
 def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
+    from pipeline.config import resolve_explicit
     from pipeline.run import run_job
     from pipeline.summary import render_run, summarise
 
@@ -133,6 +148,14 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
     run = run_job(options.out, explicit, fresh=options.fresh, until=until)
     summary = summarise(run)
     return summary, render_run(summary), 0
+
+
+def settings_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.config import apply_settings, resolve_explicit
+    from pipeline.describe_settings import render_settings, settings_to_json
+
+    described = settings_to_json(apply_settings(resolve_explicit(options.preset, options.config, options.assignments)))
+    return described, render_settings(described), 0
 
 
 def audit_command(options: argparse.Namespace) -> Outcome:
@@ -245,6 +268,8 @@ def plan_command(options: argparse.Namespace) -> Outcome:
 
 
 def read_settings(options: argparse.Namespace) -> Settings:
+    from pipeline.config import apply_settings, resolve_explicit
+
     explicit = resolve_explicit(options.preset, options.config, options.assignments)
     return apply_settings(explicit | ({"data.file": options.data} if options.data else {}))
 

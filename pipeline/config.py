@@ -1,133 +1,174 @@
-"""Settings: one frozen dataclass a section, each default here and nowhere else.
+"""Settings: one frozen record a section; each default, its bounds and what it does stand here and nowhere else.
 
 They are resolved from a preset (pipeline/presets/NAME.yaml), a YAML file and `section.key=value` assignments, later ones first.
 An unknown key is an error that names the nearest one. None means: decided by the plan for the device at hand, or from the data.
+`medner settings` prints them all.
 """
 
 from __future__ import annotations
 
 import difflib
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import yaml
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError
+from pydantic.dataclasses import dataclass
 
 from data.files import read_text, write_text
 from data.prompts import Layout
 from data.schema import InputError
+from pipeline.export.names import Quant, is_repository
 
 PRESETS = Path(__file__).parent / "presets"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-POSITIVE = {
-    "model.max_length", "lora.r", "lora.lora_alpha", "train.num_train_epochs", "train.learning_rate",
-    "train.effective_batch_size", "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
-    "train.per_device_eval_batch_size", "train.evaluations", "eval.batch_tokens", "eval.max_new_tokens",
-}  # fmt: skip
-Quant = typing.Literal["f16", "bf16", "q8_0", "q4_k_m", "q5_k_m", "q6_k"]
+RULES = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+LARGEST_SEED = 2**32 - 1  # numpy's
 
 
-@dataclass(frozen=True)
+def read_number(value: object) -> object:
+    """A number that YAML took for a string (1e3) as one; pydantic would take true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return int(number) if number.is_integer() else number
+    return value
+
+
+def read_list(value: object) -> object:
+    """A list written as one text, `q8_0,f16` or `q8_0 f16`; nothing is an empty one."""
+    return value.replace(",", " ").split() if isinstance(value, str) else [] if value is None else value
+
+
+def read_projections(value: object) -> object:
+    """PEFT's "all-linear" as the matrices that it means."""
+    return PROJECTIONS if value in ("all-linear", ["all-linear"]) else read_list(value)
+
+
+def check_steps(value: int) -> int:
+    if value == -1 or value > 0:
+        return value
+    raise ValueError("-1 (by train.num_train_epochs) or above 0")
+
+
+def check_repository(value: str) -> str:
+    if is_repository(value):
+        return value
+    raise ValueError("USER/NAME in letters, digits, '-', '_' and '.'")
+
+
+Int = Annotated[int, BeforeValidator(read_number)]
+Float = Annotated[float, BeforeValidator(read_number)]
+Positive = Annotated[Int, Field(gt=0)]
+Seed = Annotated[Int, Field(ge=0, le=LARGEST_SEED)]
+Projections = Annotated[tuple[Literal[PROJECTIONS], ...], BeforeValidator(read_projections), Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=RULES)
 class Data:
     """`file` is split here; or `train`, `validation` and `test` are a split that is kept as given."""
 
-    file: str | None = None
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
-    seed: int = 42
+    file: str | None = Field(None, description="corpus to split 80/10/10 by article (--data)")
+    train: str | None = Field(None, description="training corpus of a split of your own")
+    validation: str | None = Field(None, description="its validation corpus")
+    test: str | None = Field(None, description="its test corpus")
+    seed: Seed = Field(42, description="draws the split of data.file")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Model:
-    """`name`: a Hub id, a local path, or "tiny", the embedded one."""
+    name: str = Field(
+        "unsloth/Llama-3.2-3B-Instruct", min_length=1, description="Hub id, model folder, or tiny: the embedded one"
+    )
+    revision: str | None = Field(None, description="commit, tag or branch of a Hub id")
+    load_in_4bit: StrictBool | None = Field(None, description="NF4 base weights; needs a CUDA GPU")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(None, description="of weights and arithmetic")
+    max_length: Positive | None = Field(None, description="tokens of the longest example; longer ones are refused, never cut")
 
-    name: str = "unsloth/Llama-3.2-3B-Instruct"
-    revision: str | None = None
-    load_in_4bit: bool | None = None
-    dtype: typing.Literal["float32", "bfloat16", "float16"] | None = None
-    max_length: int | None = None
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Lora:
-    r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    bias: typing.Literal["none", "all", "lora_only"] = "none"
-    target_modules: tuple[str, ...] = PROJECTIONS
+    r: Positive = Field(16, description="rank of the adapter's matrices")
+    lora_alpha: Positive = Field(32, description="the adapter counts lora_alpha / r times")
+    lora_dropout: Float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped while training")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="which biases are trained too")
+    target_modules: Projections = Field(PROJECTIONS, description="matrices that get an adapter; all-linear: all seven")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Train:
-    """After TRL's names. `effective_batch_size` counts examples an optimiser step over all devices; the plan divides it.
+    """After TRL's names. The plan divides `effective_batch_size` over devices, batches and accumulation."""
 
-    `warmup_steps` below 1 is a share of all steps. `evaluations` of the validation loss are spread over the training.
-    """
-
-    layout: Layout = "conversation"
-    num_train_epochs: float = 3.0
-    max_steps: int = -1
-    learning_rate: float = 2e-4
-    lr_scheduler_type: str = "linear"
-    warmup_steps: float = 0.05
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    optim: str = "adamw_torch"
-    effective_batch_size: int = 16
-    per_device_train_batch_size: int | None = None
-    gradient_accumulation_steps: int | None = None
-    per_device_eval_batch_size: int | None = None
-    gradient_checkpointing: bool | None = None
-    evaluations: int = 6
-    early_stopping_patience: int = 3
-    seed: int = 42
-    report_to: typing.Literal["auto", "none", "wandb", "offline"] = "auto"
+    layout: Layout = Field("conversation", description="an article's three tasks in one chat, or a chat each")
+    num_train_epochs: Float = Field(3.0, gt=0, description="passes over train")
+    max_steps: Annotated[Int, AfterValidator(check_steps)] = Field(-1, description="optimiser steps; -1: by num_train_epochs")
+    learning_rate: Float = Field(2e-4, gt=0, description="its peak")
+    lr_scheduler_type: str = Field("linear", description="course of the learning rate: a name of transformers' schedulers")
+    warmup_steps: Float = Field(0.05, ge=0, description="steps up to the peak; below 1: a share of all steps")
+    weight_decay: Float = Field(0.01, ge=0, description="of the adapter's weights")
+    max_grad_norm: Float = Field(1.0, ge=0, description="gradients are scaled down to it; 0: never")
+    optim: str = Field("adamw_torch", description="a name of transformers' optimisers")
+    effective_batch_size: Positive = Field(16, description="examples an optimiser step, over all devices")
+    per_device_train_batch_size: Positive | None = Field(None, description="examples a forward pass")
+    gradient_accumulation_steps: Positive | None = Field(None, description="forward passes an optimiser step")
+    per_device_eval_batch_size: Positive | None = Field(None, description="examples a forward pass of the validation loss")
+    gradient_checkpointing: StrictBool | None = Field(None, description="less memory, a quarter more time")
+    evaluations: Positive = Field(6, description="validation losses, and checkpoints, spread over the training")
+    early_stopping_patience: Positive = Field(3, description="evaluations without a better loss that end the training")
+    seed: Seed = Field(42, description="of the adapter's start, the examples' order and dropout")
+    report_to: Literal["auto", "none", "wandb", "offline"] = Field("auto", description="W&B; auto: where it is logged in")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Eval:
-    splits: tuple[typing.Literal["validation", "test"], ...] = ("validation", "test")
-    base_model: bool = True
-    batch_tokens: int | None = None
-    max_new_tokens: int | None = None
-    grounded: bool = False
-    logprobs: bool = True
+    splits: Annotated[tuple[Literal["validation", "test"], ...], BeforeValidator(read_list)] = Field(
+        ("validation", "test"), description="splits that are answered and scored"
+    )
+    base_model: StrictBool = Field(True, description="score the untuned model too, on test")
+    batch_tokens: Positive | None = Field(None, description="rows times positions answered at once")
+    max_new_tokens: Positive | None = Field(None, description="of an answer; null: a quarter above train's longest, by task")
+    grounded: StrictBool = Field(False, description="keep every item to the article's own words")
+    logprobs: StrictBool = Field(True, description="keep each token's log-probability, for confidence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Export:
-    """`llama_cpp`: a checkout whose converter is used for an architecture other than Llama."""
-
-    merge: bool = False
-    gguf: tuple[Quant, ...] = ()
-    parity_documents: int = 20
-    llama_cpp: str | None = None
+    merge: StrictBool = Field(False, description="keep the merged 16-bit model")
+    gguf: Annotated[tuple[Quant, ...], BeforeValidator(read_list)] = Field((), description="GGUF files to write")
+    parity_documents: Positive = Field(20, description="validation documents each exported model is compared on")
+    llama_cpp: str | None = Field(None, description="llama.cpp checkout whose converter is used for other architectures")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=RULES)
 class Publish:
-    """`artifacts`: none named means the adapter and whatever was exported. `checkpoints`: send each while training goes on."""
-
-    repo: str | None = None
-    private: bool = True
-    artifacts: tuple[typing.Literal["adapter", "merged", "gguf", "checkpoints"], ...] = ()
-    checkpoints: bool = False
+    repo: Annotated[str, AfterValidator(check_repository)] | None = Field(
+        None, description="USER/NAME on the Hub; null: named after the base model and the date"
+    )
+    private: StrictBool = Field(True, description="of a new repository")
+    artifacts: Annotated[tuple[Literal["adapter", "merged", "gguf", "checkpoints"], ...], BeforeValidator(read_list)] = Field(
+        (), description="what is sent; none named: the adapter and what was exported"
+    )
+    checkpoints: StrictBool = Field(False, description="send each checkpoint while training goes on")
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
-    lora: Lora = field(default_factory=Lora)
-    train: Train = field(default_factory=Train)
-    eval: Eval = field(default_factory=Eval)
-    export: Export = field(default_factory=Export)
-    publish: Publish = field(default_factory=Publish)
+    data: Data = Data()
+    model: Model = Model()
+    lora: Lora = Lora()
+    train: Train = Train()
+    eval: Eval = Eval()
+    export: Export = Export()
+    publish: Publish = Publish()
 
 
+SECTIONS = {"data": Data, "model": Model, "lora": Lora, "train": Train, "eval": Eval, "export": Export, "publish": Publish}
 Explicit = dict[str, object]  # "section.key" -> value, already of the field's type
 
 
@@ -165,18 +206,23 @@ def read_settings_file(path: Path) -> Explicit:
 
 
 def read_value(name: str, value: object, file: str, where: str) -> object:
-    """`value` as the setting's type. Raises InputError where it is of another, or not above 0 where it must be."""
-    value = cast(value, field_type(name, file), where)
-    if name in POSITIVE and value is not None and not value > 0:
-        raise InputError(f"{where}: must be above 0, got {value}")
-    return value
+    """`value` as the setting's type. Raises InputError where the setting is none, or the value not of its type and bounds."""
+    section, _, key = name.partition(".")
+    if name not in names():
+        raise InputError(f"{file}: unknown setting {name!r}{nearest(name)}")
+    try:
+        return getattr(SECTIONS[section](**{key: value}), key)
+    except ValidationError as error:
+        raise InputError(f"{where}: {describe_fault(error)}") from None
 
 
 def apply_settings(explicit: Mapping[str, object], settings: Settings | None = None) -> Settings:
+    """`settings` (default: the defaults) with each "section.key" of `explicit` changed."""
     settings = settings or Settings()
-    for name, value in explicit.items():
-        section, _, key = name.partition(".")
-        settings = replace(settings, **{section: replace(getattr(settings, section), **{key: value})})
+    for section in SECTIONS:
+        changed = {name.partition(".")[2]: value for name, value in explicit.items() if name.partition(".")[0] == section}
+        if changed:
+            settings = replace(settings, **{section: replace(getattr(settings, section), **changed)})
     return settings
 
 
@@ -185,59 +231,51 @@ def flatten(settings: Settings) -> Explicit:
 
 
 def write_settings(settings: Settings, path: Path) -> None:
-    plain = {section: {} for section in sections()}
+    plain: dict[str, dict] = {section: {} for section in SECTIONS}
     for name, value in flatten(settings).items():
         section, _, key = name.partition(".")
         plain[section][key] = list(value) if isinstance(value, tuple) else value
     write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
-def field_type(name: str, where: str) -> type:
-    """The type of "section.key". Raises InputError naming the nearest key where there is none such."""
-    types_of = {
-        f"{section.name}.{key}": kind
-        for section in fields(Settings)
-        for key, kind in typing.get_type_hints(section.default_factory).items()
-    }
-    if name not in types_of:
-        last = {key.partition(".")[2]: key for key in types_of}
-        near = difflib.get_close_matches(name, types_of, 1, 0.5) or difflib.get_close_matches(name, last, 1, 0.5)
-        hint = f"; did you mean {last.get(near[0], near[0])}?" if near else f"; sections are {', '.join(sections())}"
-        raise InputError(f"{where}: unknown setting {name!r}{hint}")
-    return types_of[name]
+def names() -> list[str]:
+    """Every "section.key"."""
+    return [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in fields(kind)]
 
 
-def sections() -> list[str]:
-    return [section.name for section in fields(Settings)]
+def nearest(name: str) -> str:
+    """What an unknown name was perhaps meant to be, as the end of a message."""
+    last = {key.partition(".")[2]: key for key in names()}
+    near = difflib.get_close_matches(name, names(), 1, 0.5) or difflib.get_close_matches(name, last, 1, 0.5)
+    return f"; did you mean {last.get(near[0], near[0])}?" if near else f"; sections are {', '.join(SECTIONS)}"
 
 
-def cast(value: object, kind: type, where: str) -> object:
-    """`value`, as YAML read it, as the field's type: YAML takes 2e-4 for a string, and a list for a tuple."""
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return None if value is None else cast(value, next(k for k in typing.get_args(kind) if k is not types.NoneType), where)
-    if typing.get_origin(kind) is tuple:
-        values = value if isinstance(value, list) else str(value).replace(",", " ").split() if value is not None else []
-        return tuple(cast(one, typing.get_args(kind)[0], where) for one in values)
-    if typing.get_origin(kind) is typing.Literal:
-        if value not in typing.get_args(kind):
-            raise InputError(f"{where}: must be one of {', '.join(map(str, typing.get_args(kind)))}, got {value!r}")
-        return value
-    return _cast_plain(value, kind, where)
+FAULTS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string_type": "text",
+    "string_too_short": "at least one letter",
+    "too_short": "at least one",
+    "tuple_type": "a list",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "value_error": "{error}",
+}
 
 
-def _cast_plain(value: object, kind: type, where: str) -> object:
-    if kind is bool or isinstance(value, bool):
-        if kind is bool and isinstance(value, bool):
-            return value
-        raise InputError(f"{where}: must be {'true or false' if kind is bool else kind.__name__}, got {value!r}")
-    if value is None or isinstance(value, list | dict):
-        raise InputError(f"{where}: must be {kind.__name__}, got {value!r}")
-    try:
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        return int(float(value)) if kind is int else kind(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}: must be {kind.__name__}, got {value!r}") from None
+def describe_fault(error: ValidationError) -> str:
+    """pydantic's first complaint in our words: `must be above 0, got -1`."""
+    fault = error.errors()[0]
+    context: dict = {key: int(value) if isinstance(value, float) else value for key, value in fault.get("ctx", {}).items()}
+    if fault["type"] == "literal_error":
+        wanted = "one of " + context["expected"].replace(" or ", ", ").replace("'", "")
+    else:
+        wanted = next((text for kind, text in FAULTS.items() if fault["type"].startswith(kind)), fault["msg"]).format(**context)
+    return f"must be {wanted}, got {fault['input']!r}"
 
 
 def _yaml(text: str, where: str) -> object:

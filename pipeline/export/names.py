@@ -1,9 +1,18 @@
-"""What a model made here is called."""
+"""What a model made here, its files and its repository are called."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Literal
+
+Quant = Literal["f16", "bf16", "q8_0", "q4_k_m", "q5_k_m", "q6_k"]
+REPOSITORY = re.compile(r"[\w-][\w.-]{0,38}/[\w-][\w.-]{0,95}", re.ASCII)
+
+
+def is_repository(name: str) -> bool:
+    """Whether the Hub takes `name` for a repository: USER/NAME in letters, digits, '-', '_' and '.'."""
+    return bool(REPOSITORY.fullmatch(name)) and ".." not in name and "--" not in name
 
 
 def default_name(base: str) -> str:

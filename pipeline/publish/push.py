@@ -7,14 +7,13 @@ continues the same repository, and README.md, the model card. Adapter first: wha
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.files import write_text
 from data.schema import InputError
-from pipeline.export.names import default_name
+from pipeline.export.names import default_name, is_repository
 from pipeline.publish.card import write_card
 from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload, verify
 from pipeline.run_folder import RunFolder, read_run
@@ -31,7 +30,6 @@ ADAPTER_FILES = (
 )
 OLLAMA_FILES = ("Modelfile", "template", "system", "params")  # the last three are what `ollama run hf.co/…` reads
 KEPT_BY_THE_HUB = {".gitattributes"}  # made by the Hub itself in a new repository
-NAME = re.compile(r"[\w-][\w.-]{0,38}/[\w-][\w.-]{0,95}", re.ASCII)
 
 
 def push(run: Path, repo: str | None, *, artifacts: Sequence[str], private: bool = True, force: bool = False) -> str:
@@ -126,7 +124,7 @@ def require_parity(run: Path, uploads: Sequence[Upload]) -> None:
 
 def check_name(repo: str, base: str) -> None:
     """USER/NAME, and a name that begins with Llama where the base is one: its licence asks for that."""
-    if not NAME.fullmatch(repo) or ".." in repo or "--" in repo:
+    if not is_repository(repo):
         raise InputError(f"--repo {repo}: expected USER/NAME in letters, digits, '-', '_' and '.'.")
     user, _, name = repo.partition("/")
     if "llama" in base.lower() and not name.startswith("Llama"):

@@ -36,14 +36,20 @@ def call(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("command", ["--help", "run --help", "data audit {corpus}", "score {corpus} {corpus}"])
+@pytest.mark.parametrize("command", ["--help", "run --help", "data audit {corpus}", "score {corpus} {corpus}", "settings"])
 def test_light_work_imports_nothing_heavy(corpus, command):
     code, out, err = call(*command.format(corpus=corpus).split())
     assert (code, err.strip()) == (0, "") and out.strip()
 
 
 @pytest.mark.parametrize(
-    "command", ["data audit {corpus}", "score {corpus} {corpus}", "data convert {corpus} {corpus}.txt --to pubtator"]
+    "command",
+    [
+        "settings --preset tiny",
+        "data audit {corpus}",
+        "score {corpus} {corpus}",
+        "data convert {corpus} {corpus}.txt --to pubtator",
+    ],
 )
 def test_json_is_one_object_and_alone(corpus, capsys, command):
     assert main([*command.format(corpus=corpus).split(), "--json"]) == 0
@@ -90,7 +96,7 @@ def test_a_bad_corpus_is_one_line_with_its_place(tmp_path, capsys, command, cont
     ("arguments", "message"),
     [
         ("--set train.max_step=3", "unknown setting 'train.max_step'; did you mean train.max_steps?"),
-        ("--set train.max_steps=few", "must be int, got 'few'"),
+        ("--set train.max_steps=few", "must be a whole number, got 'few'"),
         ("--preset small", "no such preset"),
         ("--config none.yaml", "none.yaml: no such file"),
         ("--set model.name=./none", "model.name=./none: no config.json there"),
@@ -149,3 +155,15 @@ def test_a_command_that_is_none_is_exit_code_2(arguments):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+
+
+def test_settings_prints_every_setting_with_its_type_default_and_meaning(capsys):
+    assert main(["settings", "--preset", "tiny", "--set", "train.max_steps=7", "--json"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["train.max_steps"]["value"] == 7 and described["train.max_steps"]["default"] == -1
+    assert described["model.name"]["value"] == "tiny" and all({"type", "about"} <= one.keys() for one in described.values())
+    assert main(["settings"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name} = " in shown for name in described) and "float >= 0 < 1: " in shown
+    assert main(["settings", "--set", "lora.rank=3"]) == 2
+    assert "unknown setting 'lora.rank'; did you mean lora." in capsys.readouterr().err
