@@ -130,12 +130,12 @@ def answer_singly(model, tokenizer, documents: Sequence[Document], budgets: dict
     """As the original evaluated: one prompt, one `generate`, one answer. Returns the number of generated tokens."""
     import torch
 
+    from eval.chat_template import read_template
     from eval.engines.huggingface import stop_ids
-    from eval.turns import turn_ids
 
-    tokens = 0
+    template, tokens = read_template(tokenizer), 0
     for chat in plan_chats(documents, layout="separate", max_new_tokens=budgets):
-        ids = torch.tensor([turn_ids(tokenizer, chat)[0]], device=model.device)
+        ids = torch.tensor([template.prompt_ids(chat.prompts)[0]], device=model.device)
         output = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -143,7 +143,7 @@ def answer_singly(model, tokenizer, documents: Sequence[Document], budgets: dict
             do_sample=False,
             temperature=None,
             top_p=None,
-            eos_token_id=list(stop_ids(model, tokenizer)),
+            eos_token_id=list(stop_ids(model, tokenizer, template.end)),
             pad_token_id=tokenizer.pad_token_id,
         )
         tokenizer.decode(output[0, ids.shape[1] :])

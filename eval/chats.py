@@ -6,17 +6,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data.prompts import Layout, render_next_prompt, render_prompt
-from data.schema import TASKS, Document
+from data.schema import TASKS, Document, InputError
 
 
 @dataclass(frozen=True)
 class Chat:
-    """One conversation to be held: the user says `prompts[i]`, the model answers `tasks[i]` in `budgets[i]` tokens or fewer."""
+    """One conversation: the user says `prompts[i]`, the model answers `tasks[i]` in `budgets[i]` tokens or fewer."""
 
     document: Document
     tasks: tuple[str, ...]
     prompts: tuple[str, ...]
     budgets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A chat in token ids: `ids[i]` is all that the model reads between its answers i-1 and i, the end token first."""
+
+    chat: Chat
+    ids: tuple[tuple[int, ...], ...]
+
+    @property
+    def positions(self) -> int:
+        """The most positions that prompts and answers can take."""
+        return sum(map(len, self.ids)) + sum(self.chat.budgets)
 
 
 Engine = Callable[[Sequence[Chat]], Iterator[list[dict]]]
@@ -38,3 +51,14 @@ def plan_chats(
             budgets = tuple(max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[task] for task in group)
             chats.append(Chat(document, group, (first, *map(render_next_prompt, group[1:])), budgets))
     return chats
+
+
+def refuse_too_long(requests: Sequence[Request], limit: int) -> None:
+    """Raises InputError naming the documents whose prompts and answers may take more positions than the model has."""
+    long = [request for request in requests if request.positions > limit]
+    if long:
+        worst = max(long, key=lambda request: request.positions)
+        raise InputError(
+            f"document {worst.chat.document.id} needs {worst.positions} positions, {sum(worst.chat.budgets)} of them for "
+            f"answers; the model has {limit}, too few for {len(long)} of {len(requests)} chats: shorten or lower max_new_tokens"
+        )

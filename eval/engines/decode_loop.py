@@ -17,9 +17,9 @@ import numpy
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from eval.chats import Request
 from eval.engines.kv_cache import Part, Rows, grouped_attention, merge
 from eval.grounding.answer import Ground, GroundedAnswer
-from eval.turns import Turns
 
 Openings = Mapping[tuple[str, ...], tuple[int, ...]]  # the ids with which all chats of the same tasks open
 
@@ -49,7 +49,7 @@ class Answer:
 class Seat:
     """A chat being held: its answers so far, the last of them in progress while `going`."""
 
-    chat: Turns
+    chat: Request
     answers: list[Answer] = field(default_factory=list)
     going: bool = False
     grounded: GroundedAnswer | None = None
@@ -100,13 +100,13 @@ class Seat:
         self.going = self.left > 0
 
 
-def common_opening(chats: Sequence[Turns]) -> tuple[int, ...]:
+def common_opening(chats: Sequence[Request]) -> tuple[int, ...]:
     """The ids with which all these chats open, each of them going on after that: read once for all."""
     first = [chat.ids[0] for chat in chats]
     return tuple(os.path.commonprefix(first)[: min(map(len, first)) - 1])
 
 
-def _longest_first(chats: Sequence[Turns]) -> list[Turns]:
+def _longest_first(chats: Sequence[Request]) -> list[Request]:
     return sorted(chats, key=lambda chat: chat.positions, reverse=True)
 
 
@@ -129,7 +129,7 @@ class Table:
         self.rows: Rows | None = None
         self.logits: torch.Tensor | None = None  # what each row says next
 
-    def hold(self, waiting: deque[Turns]) -> Iterator[list[Seat]]:
+    def hold(self, waiting: deque[Request]) -> Iterator[list[Seat]]:
         """Takes chats from the left of `waiting`, the longest first, until none is left."""
         model = self.decoding.model
         while waiting or self.between or self.seats:
@@ -145,12 +145,12 @@ class Table:
             ended, self.ended = self.ended, []
             yield ended
 
-    def interrupted(self) -> list[Turns]:
+    def interrupted(self) -> list[Request]:
         """The chats in progress."""
         between = itertools.chain(*(seats for seats, *_ in self.between))
         return [seat.chat for seat in (*self.seats, *between, *self.arriving)]
 
-    def _fill(self, waiting: deque[Turns]) -> None:
+    def _fill(self, waiting: deque[Request]) -> None:
         """Seats those between turns and those waiting, once half of the seats are free: merging copies every row's cache."""
         longest = max(chat.positions for chat in (*self.interrupted(), *itertools.islice(waiting, 1)))
         places = max(1, min(self.most, self.decoding.batch_tokens // longest))
@@ -206,7 +206,7 @@ class Table:
         self.rows = self.rows.take(stay) if stay else None
 
 
-def hold_chats(decoding: Decoding, chats: Sequence[Turns], kind: type = Table) -> Iterator[list[Seat]]:
+def hold_chats(decoding: Decoding, chats: Sequence[Request], kind: type = Table) -> Iterator[list[Seat]]:
     """Chats as they end, longest first. Where memory runs out, those in progress start again with half as many at a time."""
     waiting, most = deque(_longest_first(chats)), len(chats)
     alike = {chat.chat.tasks for chat in chats}

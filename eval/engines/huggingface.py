@@ -12,13 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.prompts import Layout
 from data.schema import Document
-from eval.chats import Chat, Engine
+from eval.chat_template import read_template
+from eval.chats import Chat, Engine, Request, refuse_too_long
 from eval.completions import write_completions
 from eval.engines.decode_loop import Decoding, Seat, Table, decode_text, hold_chats
 from eval.engines.unsloth_generate import Calls, is_patched
 from eval.grounding.answer import grounding
 from eval.grounding.states import read_vocabulary
-from eval.turns import Turns, end_id, refuse_too_long, turn_ids
 
 
 def open_transformers(
@@ -58,21 +58,22 @@ def transformers_engine(
     """An engine over a loaded model, which may be a PEFT, a 4-bit or an Unsloth one."""
 
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
-        turns = [Turns(chat, turn_ids(tokenizer, chat)) for chat in chats]
-        refuse_too_long(turns, model.config.max_position_embeddings)
-        ground = grounding(read_vocabulary(tokenizer, end_id(tokenizer)), listed_sides) if grounded else None
-        decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer), batch_tokens, ground, logprobs)
-        for seats in hold_chats(decoding, turns, Calls if is_patched(model) else Table):
+        template = read_template(tokenizer)
+        requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
+        refuse_too_long(requests, model.config.max_position_embeddings)
+        ground = grounding(read_vocabulary(tokenizer, template.end), listed_sides) if grounded else None
+        decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer, template.end), batch_tokens, ground, logprobs)
+        for seats in hold_chats(decoding, requests, Calls if is_patched(model) else Table):
             yield [row for seat in seats for row in _rows(decoding, seat)]
 
     return answer
 
 
-def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The template's end token, and those that the model's generation config names; never padding."""
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: int) -> frozenset[int]:
+    """The template's end token `end`, and those that the model's generation config names; never padding."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     configured = [configured] if isinstance(configured, int) else configured or []
-    return frozenset({*configured} - {tokenizer.pad_token_id} | {end_id(tokenizer)})
+    return frozenset({*configured} - {tokenizer.pad_token_id} | {end})
 
 
 def _rows(decoding: Decoding, seat: Seat) -> Iterator[dict]:

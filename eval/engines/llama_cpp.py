@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.schema import Document, InputError
-from eval.chats import Chat, Engine, plan_chats
+from data.schema import InputError
+from eval.chat_template import ChatTemplate, Message, build_template, placeholder_messages
+from eval.chats import Chat, Engine, Request, refuse_too_long
 from eval.engines.client import Server, ask, hold_all, offers, open_server
 from eval.grounding.answer import Ground, GroundedAnswer, grounding
 from eval.grounding.states import Vocabulary, build_vocabulary, read_vocabulary
-from eval.turns import Turns, refuse_too_long, turn_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,16 +65,17 @@ def llama_cpp_engine(
         if not offers(server, "/props"):
             raise InputError(f"{model}: not a llama-server; use the openai engine")
         if grounded:
-            stop = server_turn_ids(server, plan_chats([Document("", "")], layout="conversation", max_new_tokens=1)[0])[1][0]
+            stop = read_server_template(server).end
             vocabulary = read_vocabulary(tokenizer, stop) if tokenizer else read_gguf_vocabulary(Path(model), stop)
     ground = grounding(vocabulary, listed_sides) if vocabulary else None
 
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         with connect() as server:
             llama = Llama(server, vocabulary, ground, logprobs, local)
-            turns = [Turns(chat, server_turn_ids(server, chat)) for chat in chats]
-            refuse_too_long(turns, ask(server, "GET", "/props")["default_generation_settings"]["n_ctx"])
-            yield from hold_all(lambda one: _hold(llama, one), turns, parallel)
+            template = read_server_template(server)
+            requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
+            refuse_too_long(requests, ask(server, "GET", "/props")["default_generation_settings"]["n_ctx"])
+            yield from hold_all(lambda one: _hold(llama, one), requests, parallel)
 
     return answer
 
@@ -94,22 +95,29 @@ def start_server(path: Path, context: int, parallel: int, threads: int | None) -
     return xllamacpp.Server(settings)
 
 
-def server_turn_ids(server: Server, chat: Chat) -> tuple[tuple[int, ...], ...]:
-    """What the server's own chat template and tokenizer make of the chat's prompts, cut where the answers go."""
+def read_server_template(server: Server) -> ChatTemplate:
+    """The server's own chat template and tokenizer."""
 
-    def render(messages: list[dict[str, str]]) -> str:
-        return ask(server, "POST", "/apply-template", {"messages": messages})["prompt"]
+    def tokenize(text: str, **settings: bool) -> list:
+        return ask(server, "POST", "/tokenize", {"content": text, **settings})["tokens"]
 
-    def encode(text: str, first: bool) -> list[int]:
-        # The server takes the begin-of-text marker off what it renders, to add it when it tokenises.
-        body = {"content": text, "add_special": first, "parse_special": True}
-        return ask(server, "POST", "/tokenize", body)["tokens"]
+    def render(messages: Sequence[Message]) -> str:
+        return begin + ask(server, "POST", "/apply-template", {"messages": messages})["prompt"]
 
-    texts = turn_texts(render, chat)
-    return tuple(tuple(encode(text, number == 0)) for number, text in enumerate(texts))
+    def encode(text: str) -> list[int]:
+        return tokenize(text, add_special=False, parse_special=False)
+
+    # The server takes the begin-of-text token off what it renders, to add it when it tokenises.
+    begin = "".join(token["piece"] for token in tokenize("", add_special=True, with_pieces=True))
+    special = {}
+    for token in tokenize(render(placeholder_messages(2)), parse_special=True, with_pieces=True):
+        text = token["piece"]
+        if isinstance(text, str) and text not in special and encode(text) != tokenize(text, parse_special=True):
+            special[text] = token["id"]
+    return build_template(render, encode, special)
 
 
-def _hold(llama: Llama, one: Turns) -> list[dict]:
+def _hold(llama: Llama, one: Request) -> list[dict]:
     read, rows = [], []
     for turn, (task, budget) in enumerate(zip(one.chat.tasks, one.chat.budgets, strict=True)):
         read += one.ids[turn]

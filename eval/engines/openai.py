@@ -1,12 +1,14 @@
 """The openai engine: any server that speaks OpenAI's chat completions (vLLM, Ollama, llama-server, Unsloth Studio).
 
 The server renders the chat template, so the served model must carry the one it was trained with. The key, where the
-server wants one, is read from the environment: OPENAI_API_KEY.
+server wants one, is read from the environment: OPENAI_API_KEY. Text is all that such a server takes, so what looks like a
+special token in it (`<|eot_id|>`, `</s>`) is broken by an invisible character, which is taken out of the answers again.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +18,10 @@ from data.schema import InputError
 from eval.chats import Chat, Engine
 from eval.engines.client import Server, ask, hold_all, offers, open_server
 from eval.grounding.grammar import lark_grammar
+
+# Special tokens of the usual families: <|...|>, <s>, <end_of_turn>, [INST]. The server does not say which ones it knows.
+SPECIAL = re.compile(r"<(?=[^<>\s]{1,60}>)|\[(?=/?INST\])")
+JOINER = "\u2060"  # word joiner: no width, no break, and in no special token
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def openai_engine(
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         with connect() as server:
             served = Served(server, name, grounded, logprobs)
-            yield from hold_all(lambda chat: _hold(served, chat), chats, concurrency)
+            yield from hold_all(lambda chat: _answer_chat(served, chat), chats, concurrency)
 
     return answer
 
@@ -74,13 +80,20 @@ def refuse_without_grammar(server: Server, url: str) -> None:
         raise InputError(f"{url}: this server takes no grammar that grounded decoding can use; {hint}")
 
 
-def _hold(served: Served, chat: Chat) -> list[dict]:
+def break_special(text: str) -> str:
+    """The text with a word joiner within whatever looks like a special token."""
+    return SPECIAL.sub(lambda found: found[0] + JOINER, text)
+
+
+def _answer_chat(served: Served, chat: Chat) -> list[dict]:
     messages, rows = [{"role": "system", "content": SYSTEM}], []
+    own_joiners = JOINER in chat.prompts[0]  # then they are the article's
     for prompt, task, budget in zip(chat.prompts, chat.tasks, chat.budgets, strict=True):
-        messages.append({"role": "user", "content": prompt})
+        messages.append({"role": "user", "content": break_special(prompt)})
         answer = ask(served.server, "POST", "/chat/completions", request_body(served, chat, task, messages, budget))
-        rows.append(_row(chat, task, answer["choices"][0], served.logprobs))
-        messages.append({"role": "assistant", "content": rows[-1]["completion"]})
+        row = _row(chat, task, answer["choices"][0], served.logprobs)
+        messages.append({"role": "assistant", "content": break_special(row["completion"])})
+        rows.append(row if own_joiners else {**row, "completion": row["completion"].replace(JOINER, "")})
     return rows
 
 

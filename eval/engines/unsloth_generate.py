@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from eval.chats import Request
 from eval.engines.decode_loop import Decoding, Openings, Seat, choose
-from eval.turns import Turns
 
 
 def is_patched(model: torch.nn.Module) -> bool:
@@ -30,7 +30,7 @@ class Calls:
         self.seats: list[Seat] = []
         self.ended: list[Seat] = []
 
-    def hold(self, waiting: deque[Turns]) -> Iterator[list[Seat]]:
+    def hold(self, waiting: deque[Request]) -> Iterator[list[Seat]]:
         while waiting:
             places = max(1, min(self.most, self.decoding.batch_tokens // waiting[0].positions))
             tasks = waiting[0].chat.tasks
@@ -41,7 +41,7 @@ class Calls:
             ended, self.seats = self.seats, []
             yield ended
 
-    def interrupted(self) -> list[Turns]:
+    def interrupted(self) -> list[Request]:
         return [seat.chat for seat in self.seats]
 
     def _answer(self, read: Sequence[Sequence[int]]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.schema import InputError
-from eval.chats import Chat, Engine
+from eval.chat_template import read_template
+from eval.chats import Chat, Engine, Request, refuse_too_long
 from eval.grounding.grammar import lark_grammar
-from eval.turns import Turns, end_id, refuse_too_long, turn_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,10 +41,12 @@ def vllm_engine(
     llm = LLM(**settings)
 
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
-        turns = [Turns(chat, turn_ids(tokenizer, chat)) for chat in chats]
-        refuse_too_long(turns, context)
-        for start in range(0, len(turns), CHATS_AT_A_TIME):
-            yield hold_together(llm, tokenizer, turns[start : start + CHATS_AT_A_TIME], adapter, grounded, logprobs)
+        template = read_template(tokenizer)
+        requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
+        refuse_too_long(requests, context)
+        for start in range(0, len(requests), CHATS_AT_A_TIME):
+            batch = requests[start : start + CHATS_AT_A_TIME]
+            yield answer_together(llm, tokenizer, batch, template.end, adapter, grounded, logprobs)
 
     return answer
 
@@ -68,30 +70,31 @@ def llm_settings(model: str, *, grounded: bool, context: int, memory: float, dty
     return settings, LoRARequest("adapter", 1, str(Path(model).resolve()))
 
 
-def hold_together(
+def answer_together(
     llm: LLM,
     tokenizer: PreTrainedTokenizerBase,
-    turns: Sequence[Turns],
+    requests: Sequence[Request],
+    stop: int,
     adapter: LoRARequest | None,
     grounded: bool,
     logprobs: bool,
 ) -> list[dict]:
     """All chats' first answers, then all second ones; what was read before is in vLLM's prefix cache."""
-    stop, rows = end_id(tokenizer), []
-    read: list[list[int]] = [[] for _ in turns]
-    for turn in range(max(len(one.ids) for one in turns)):
-        here = [number for number, one in enumerate(turns) if turn < len(one.ids)]
+    rows: list[dict] = []
+    read: list[list[int]] = [[] for _ in requests]
+    for turn in range(max(len(request.ids) for request in requests)):
+        here = [number for number, request in enumerate(requests) if turn < len(request.ids)]
         for number in here:
-            read[number] += turns[number].ids[turn]
+            read[number] += requests[number].ids[turn]
         said = llm.generate(
             [{"prompt_token_ids": read[number]} for number in here],
-            [sampling(turns[number].chat, turn, stop, grounded, logprobs) for number in here],
+            [sampling(requests[number].chat, turn, stop, grounded, logprobs) for number in here],
             lora_request=adapter,
             use_tqdm=False,
         )
         for number, output in zip(here, said, strict=True):
             ids, row = _read_output(tokenizer, output, stop, logprobs)
-            chat = turns[number].chat
+            chat = requests[number].chat
             rows.append({"document": chat.document.id, "task": chat.tasks[turn], **row})
             read[number] += ids
     return rows

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from data.files import read_jsonl, write_json
 from data.prompts import Layout
 from data.schema import TASKS, Document, InputError
+from eval.chat_template import read_template
 from eval.chats import Engine, plan_chats
 from eval.completions import write_completions
 from eval.scoring.parse import parse_completions
@@ -155,14 +156,14 @@ def compare_prompts(address: str, tokenizer: Path, documents: Sequence[Document]
     from transformers import AutoTokenizer
 
     from eval.engines.client import open_server
-    from eval.engines.llama_cpp import server_turn_ids
-    from eval.turns import turn_ids
+    from eval.engines.llama_cpp import read_server_template
 
     reference = AutoTokenizer.from_pretrained(tokenizer)
     chats = plan_chats(documents, layout=layout, max_new_tokens=1)
     with open_server(address, timeout=600) as server:
-        pairs = [(turn_ids(reference, chat), server_turn_ids(server, chat)) for chat in chats]
-    same = sum(ours == theirs for expected, given in pairs for ours, theirs in zip(expected, given, strict=True))
+        ours, theirs = read_template(reference), read_server_template(server)
+        pairs = [(ours.prompt_ids(chat.prompts), theirs.prompt_ids(chat.prompts)) for chat in chats]
+    same = sum(one == other for expected, given in pairs for one, other in zip(expected, given, strict=True))
     return {"prompts": sum(len(expected) for expected, _ in pairs), "identical_prompts": same}
 
 

@@ -1,6 +1,6 @@
 """Documents -> what TRL trains on: token ids and a mask that is 1 on the answers and their end token, 0 elsewhere.
 
-The mask is right by construction: every prompt's tokens must be a prefix of the chat's tokens, or the chat is refused.
+Both are made by `eval.chat_template`, from the very ids that generation reads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
-from eval.turns import end_id, refuse_markers
+from eval.chat_template import ChatTemplate, read_template
 from pipeline.plan.estimate import Lengths
 
 if TYPE_CHECKING:
@@ -22,44 +22,25 @@ Example = dict[str, list[int]]
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], layout: Layout) -> list[Example]:
     """One example a document and task (`separate`) or one a document (`conversation`)."""
-    end, examples = end_id(tokenizer), []
-    for document in documents:
-        refuse_markers(tokenizer, document)
-        refuse_markers_in_answers(tokenizer, document)
-        examples += [encode_chat(tokenizer, chat, end, document.id) for chat in conversations(document, layout)]
-    return examples
+    template = read_template(tokenizer)
+    return [
+        encode_messages(template, messages, document.id)
+        for document in documents
+        for messages in conversations(document, layout)
+    ]
 
 
-def refuse_markers_in_answers(tokenizer: PreTrainedTokenizerBase, document: Document) -> None:
-    """Raises InputError where a gold name holds the text of a special token: an end token there would end the mask."""
-    answers = "\n".join(render_answer(document.gold(task)) for task in document.tasks)
-    for token in tokenizer.added_tokens_decoder.values():
-        if token.special and token.content in answers:
-            raise InputError(f"document {document.id}: an answer holds the tokenizer's marker {token.content!r}; take it out")
-
-
-def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], end: int, where: str) -> Example:
+def encode_messages(template: ChatTemplate, messages: list[dict[str, str]], where: str) -> Example:
     """{"input_ids", "completion_mask"} of a chat with its answers; both of the chat's length in tokens.
 
-    Raises InputError naming the document `where` if a prompt's tokens are no prefix of the chat's: its mask would be wrong.
+    Raises InputError naming the document `where` if the template or the tokenizer lets no loss mask be right.
     """
-    ids = _ids(tokenizer, messages, prompt=False)
-    mask = [0] * len(ids)
-    for turn, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = _ids(tokenizer, messages[:turn], prompt=True)
-        if ids[: len(prompt)] != prompt:
-            raise InputError(f"document {where}: its prompt's tokens change once an answer follows; no loss mask is right")
-        stop = ids.index(end, len(prompt))
-        mask[len(prompt) : stop + 1] = [1] * (stop + 1 - len(prompt))
-    last = len(mask) - mask[::-1].index(1)  # what a template writes after the last end token teaches nothing
-    return {"input_ids": ids[:last], "completion_mask": mask[:last]}
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], prompt: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    prompts, answers = ([one["content"] for one in messages if one["role"] == role] for role in ("user", "assistant"))
+    try:
+        ids, mask = template.masked_ids(prompts, answers)
+    except InputError as error:
+        raise InputError(f"document {where}: {error}") from None
+    return {"input_ids": ids, "completion_mask": mask}
 
 
 def refuse_long(examples: Sequence[Example], owners: Sequence[str], max_length: int) -> None:
@@ -93,10 +74,9 @@ def measure_lengths(encoded: Mapping[str, Sequence[Example]], budgets: Mapping[s
 
 def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]) -> dict[str, int]:
     """By task, tokens enough for the longest answer of train and a quarter more, its end token included."""
-    budgets = {}
+    encode, budgets = read_template(tokenizer).encode, {}
     for task in TASKS:
         answers = [render_answer(document.gold(task)) for document in train if task in document.tasks]
         if answers:
-            longest = max(map(len, tokenizer(answers, add_special_tokens=False)["input_ids"]))
-            budgets[task] = ceil(1.25 * longest) + 8
+            budgets[task] = ceil(1.25 * max(len(encode(answer)) for answer in answers)) + 8
     return budgets

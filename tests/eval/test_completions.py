@@ -10,13 +10,13 @@ from small_llama import small_model, small_tokenizer
 from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
 from eval import completions as generate
+from eval.chat_template import read_template
 from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines import huggingface as engine_transformers
 from eval.engines.huggingface import complete
 from eval.engines.kv_cache import Rows
 from eval.engines.unsloth_generate import is_patched
-from eval.turns import turn_ids
 
 LAYOUTS = ("separate", "conversation")
 SENTENCE = "Naloxone reversed the antihypertensive effect of clonidine (5-HT, \u03b1-methyldopa). "
@@ -204,16 +204,10 @@ def test_a_document_too_long_for_the_model_is_refused_before_any_is_answered(tok
     assert (tmp_path / "c.jsonl").read_bytes() == b""
 
 
-def test_an_article_that_holds_a_marker_is_refused(tokenizer):
-    chat = plan_chats([Document("d1", "a <|eot_id|> b")], layout="separate", max_new_tokens=5)[0]
-    with pytest.raises(InputError, match=r"document d1: .*<\|eot_id\|>"):
-        turn_ids(tokenizer, chat)
-
-
 @pytest.mark.parametrize("answer", ["- a", "-", "- \u03b1-methyldopa | (5-HT) tremor\n- b | c"])
 def test_turn_ids_are_what_the_template_renders_around_answers(tokenizer, documents, answer):
     chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
-    turns = turn_ids(tokenizer, chat)
+    turns = read_template(tokenizer).prompt_ids(chat.prompts)
     messages = [{"role": "system", "content": SYSTEM}]
     ids, own = [], tokenizer(answer, add_special_tokens=False)["input_ids"]
     for prompt, turn in zip(chat.prompts, turns, strict=True):
@@ -238,12 +232,12 @@ def test_a_template_that_would_not_match_training_is_refused(tokenizer, document
     monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template.replace(*change))
     chat = plan_chats(documents[:1], layout="conversation", max_new_tokens=5)[0]
     with pytest.raises(InputError, match=message):
-        turn_ids(tokenizer, chat)
+        read_template(tokenizer).prompt_ids(chat.prompts)
 
 
 def test_the_stop_token_is_the_templates_and_never_padding(model, tokenizer, monkeypatch):
     monkeypatch.setattr(model.generation_config, "eos_token_id", tokenizer.pad_token_id)
-    assert engine_transformers.stop_ids(model, tokenizer) == {tokenizer.convert_tokens_to_ids("<|eot_id|>")}
+    assert engine_transformers.stop_ids(model, tokenizer, 7) == {7}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -256,7 +250,7 @@ def test_logprobs_are_the_models_and_their_texts_make_the_answer(model, tokenize
     assert all("".join(text for text, _ in row["logprobs"]) == row["completion"] for row in rows.values())
     row = rows["d1", "chemicals"]
     chat = plan_chats(documents[1:], layout=layout, max_new_tokens=5)[0]
-    prompt = turn_ids(tokenizer, chat)
+    prompt = read_template(tokenizer).prompt_ids(chat.prompts)
     with torch.inference_mode():
         first = model(input_ids=torch.tensor([prompt[0]])).logits[0, -1].log_softmax(-1).max().item()
     assert row["logprobs"][0][1] == pytest.approx(first, abs=1e-4)

@@ -17,22 +17,22 @@ from tiny_llama import save_base
 
 from data.prompts import read_answer
 from data.schema import TASKS, Document, InputError
+from eval.chat_template import read_template
 from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines import vllm as engine_vllm
 from eval.engines.client import Server, ask, hold_all, open_server
 from eval.engines.huggingface import complete
-from eval.engines.llama_cpp import read_gguf_vocabulary, server_turn_ids
+from eval.engines.llama_cpp import read_gguf_vocabulary, read_server_template
 from eval.engines.open import open_engine
 from eval.grounding.grammar import lark_grammar
 from eval.grounding.states import read_vocabulary
-from eval.turns import end_id, turn_ids
 from pipeline.export.gguf import convert_to_gguf
 
 DOCUMENTS = [
     Document("a", "Naloxone reversed the effect of clonidine (5-HT) in \u03b1-rats.", title="Tremor"),
     Document("b", "Lithium [3H] and goitre. " * 4),
-    Document("c", "One"),
+    Document("c", "One <|eot_id|> and <|start_header_id|>user<|end_header_id|> more <|python_tag|>"),
 ]
 
 
@@ -78,12 +78,14 @@ def test_the_server_makes_the_same_prompt_ids(address, tokenizer):
         *plan_chats(DOCUMENTS, layout="conversation", max_new_tokens=5),
     ]
     with open_server(address, timeout=60) as server:
+        ours, theirs = read_template(tokenizer), read_server_template(server)
+        assert ours.end == theirs.end
         for chat in chats:
-            assert server_turn_ids(server, chat) == turn_ids(tokenizer, chat)
+            assert ours.prompt_ids(chat.prompts) == theirs.prompt_ids(chat.prompts)
 
 
 def test_the_gguf_holds_the_same_vocabulary(gguf, tokenizer):
-    stop = end_id(tokenizer)
+    stop = read_template(tokenizer).end
     ours, theirs = read_gguf_vocabulary(gguf, stop).texts, read_vocabulary(tokenizer, stop).texts
     # llguidance takes the byte FF, which is in no text, for its mark of special tokens.
     assert {token: text for token, text in ours.items() if text != b"\xff"} == theirs
@@ -131,6 +133,7 @@ def test_openai_answers_as_llama_cpp_does(address, tmp_path, layout):
     own = generated(open_engine("llama.cpp", address), tmp_path / "own.jsonl", layout)
     # Later turns hold the first answer as text, which the server tokenises anew, and a random model's is not always the same.
     same = [key for key in own if layout == "separate" or key[1] == "chemicals"]
+    same = [key for key in same if key[0] != "c"]  # its special tokens are broken up here, and read as they are there
     assert [key for key in same if served[key]["completion"].strip() != own[key]["completion"].strip()] == []
     assert served.keys() == own.keys()
     assert {row["finish"] for row in served.values()} <= {"stop", "length"}
@@ -254,7 +257,7 @@ def vllm(monkeypatch, model, tokenizer):
 
     class SamplingParams:
         def __init__(self, *, temperature, max_tokens, stop_token_ids, logprobs=None, structured_outputs=None):
-            assert temperature == 0.0 and stop_token_ids == [end_id(tokenizer)]
+            assert temperature == 0.0 and stop_token_ids == [tokenizer.eos_token_id]
             self.max_tokens, self.structured_outputs = max_tokens, structured_outputs
 
     class StructuredOutputsParams:
@@ -279,7 +282,7 @@ def vllm(monkeypatch, model, tokenizer):
             return [self.say(sampling.max_tokens) for sampling in sampling_params]
 
         def say(self, most):
-            ids = [*tokenizer("- a", add_special_tokens=False)["input_ids"], end_id(tokenizer)]
+            ids = [*tokenizer("- a", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
             said = types.SimpleNamespace(
                 token_ids=ids[:most],
                 finish_reason="stop" if most >= len(ids) else "length",
@@ -304,7 +307,8 @@ def test_vllm_reads_the_same_ids_turn_by_turn(vllm, folder, tokenizer, tmp_path)
     llm = vllm.made[-1]
     assert llm.settings["enable_prefix_caching"] and llm.settings["structured_outputs_config"] == {"backend": "guidance"}
     said = tokenizer("- a", add_special_tokens=False)["input_ids"]
-    turns = turn_ids(tokenizer, plan_chats(DOCUMENTS, layout="conversation", max_new_tokens=5)[0])
+    chat = plan_chats(DOCUMENTS, layout="conversation", max_new_tokens=5)[0]
+    turns = read_template(tokenizer).prompt_ids(chat.prompts)
     assert llm.prompts[0] == list(turns[0])
     assert llm.prompts[len(DOCUMENTS)] == [*turns[0], *said, *turns[1]]
     assert all(sampling.structured_outputs.grammar.startswith("start:") for sampling in llm.sampling)

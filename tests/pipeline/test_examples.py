@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 from small_llama import small_tokenizer
 
 from data.prompts import conversations, render_answer
 from data.schema import TASKS, Document, InputError, Mention, Relation
+from eval.chat_template import read_template
 from eval.chats import plan_chats
-from eval.turns import end_id, turn_ids
 from pipeline.model import TINY, load_tokenizer
-from pipeline.training.examples import answer_budgets, encode_chat, encode_documents, owners_of, refuse_long
+from pipeline.training.examples import answer_budgets, encode_documents, encode_messages, owners_of, refuse_long
 
 LAYOUTS = ("separate", "conversation")
 DOCUMENTS = [
@@ -56,21 +57,21 @@ def test_what_is_trained_on_is_the_answers_and_their_ends(tokenizer, layout):
     )
     for example in examples:
         assert example["input_ids"].count(tokenizer.bos_token_id) == 1 and example["input_ids"][0] == tokenizer.bos_token_id
-        assert example["input_ids"][-1] == end_id(tokenizer) and example["completion_mask"][-1] == 1
+        assert example["input_ids"][-1] == read_template(tokenizer).end and example["completion_mask"][-1] == 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_prompt_is_generations_own(tokenizer, layout):
     examples = encode_documents(tokenizer, DOCUMENTS, layout)
-    chats = plan_chats(DOCUMENTS, layout=layout, max_new_tokens=5)
+    chats, template = plan_chats(DOCUMENTS, layout=layout, max_new_tokens=5), read_template(tokenizer)
     for chat, example in zip(chats, examples, strict=True):
         ids, mask = [], []
-        for task, turn in zip(chat.tasks, turn_ids(tokenizer, chat), strict=True):
+        for task, turn in zip(chat.tasks, template.prompt_ids(chat.prompts), strict=True):
             answer = tokenizer(render_answer(chat.document.gold(task)), add_special_tokens=False)["input_ids"]
             ids += [*turn, *answer]
             # the end token of an answer opens the ids that generation reads before the next one
             mask += [int(bool(mask)), *[0] * (len(turn) - 1), *[1] * len(answer)]
-        assert example == {"input_ids": [*ids, end_id(tokenizer)], "completion_mask": [*mask, 1]}
+        assert example == {"input_ids": [*ids, template.end], "completion_mask": [*mask, 1]}
 
 
 def with_template(tokenizer, change):
@@ -90,14 +91,15 @@ def test_a_prompt_that_changes_once_an_answer_follows_is_refused():
 def test_what_a_template_writes_after_the_last_end_is_not_trained_on():
     changed = with_template(small_tokenizer(), ("{%- endfor %}", "{%- endfor %}{{- 'bye' }}"))
     chat = conversations(DOCUMENTS[0], "separate")[0]
-    example = encode_chat(small_tokenizer(), chat, end_id(small_tokenizer()), "one")
-    assert example == encode_chat(with_tail_only_after_answers(changed), chat, end_id(small_tokenizer()), "one")
+    example = encode_messages(read_template(small_tokenizer()), chat, "one")
+    assert example == encode_messages(read_template(with_tail_only_after_answers(changed)), chat, "one")
 
 
 def with_tail_only_after_answers(tokenizer):
     return with_template(tokenizer, ("{{- 'bye' }}", "{%- if not add_generation_prompt %}{{- 'bye' }}{%- endif %}"))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "document",
     [
@@ -107,10 +109,22 @@ def with_tail_only_after_answers(tokenizer):
         Document("one", "A text.", relations=(Relation("a", "<|end_of_text|>"),)),
     ],
 )
-def test_the_tokenizers_own_markers_are_refused(document):
-    for layout in LAYOUTS:
-        with pytest.raises(InputError, match=r"document one: .*marker '<\|"):
-            encode_documents(small_tokenizer(), [DOCUMENTS[1], document], layout)
+def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
+    """The ids of the same document without them hold each special token as often, so none comes from the document."""
+    tokenizer = small_tokenizer()
+    plain = replace(
+        document,
+        text=document.text.replace("<|", "( "),
+        title=document.title and document.title.replace("<|", "( "),
+        mentions=tuple(replace(mention, text="name") for mention in document.mentions),
+        relations=tuple(Relation("a", "b") for _ in document.relations),
+    )
+    special = set(tokenizer.all_special_ids)
+    for one, other in zip(*(encode_documents(tokenizer, [each], layout) for each in (document, plain)), strict=True):
+        assert [i for i in one["input_ids"] if i in special] == [i for i in other["input_ids"] if i in special]
+    answers = [f"{render_answer(document.gold(task))}<|eot_id|>" for task in TASKS]
+    examples = encode_documents(tokenizer, [document], layout)
+    assert [answer for example in examples for answer in trained_on(tokenizer, example)] == answers
 
 
 def test_long_examples_are_refused_with_their_documents():
