@@ -14,11 +14,11 @@ from data.split import read_split_folder
 from eval.official.biocreative import score_official
 from eval.official.offsets import write_predictions as write_pubtator_predictions
 from eval.report.page import render_markdown, write_report
-from eval.scoring.baselines import score_baselines
-from eval.scoring.confidence import apply_calibration, calibrate, collect_items, score_confidence, score_items
-from eval.scoring.metrics import score_sections
+from eval.scoring.confidence import Confidences, apply_calibration, calibrate, collect_items, score_confidence, score_items
+from eval.scoring.faults import find_faults
+from eval.scoring.metrics import score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
-from eval.scoring.score import score_predictions
+from eval.scoring.score import Scored, match_answers
 from pipeline.run_folder import RunFolder
 
 
@@ -55,17 +55,18 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     predictions = parse_completions(rows)
     write_predictions(predictions, out / "predictions.jsonl")
     write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
-    metrics = score_predictions(documents, predictions)
-    metrics["baselines"] = score_baselines(train, documents) | read_base_model(run, name, out)
-    metrics |= score_sections(train, documents, predictions)
+    scored = match_answers(documents, predictions)
+    faults = find_faults(scored)
+    metrics = score_split(train, scored, faults)
+    metrics["baselines"] |= read_base_model(run, name, out)
     metrics["official"] = score_officially(documents, out)
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":
-        metrics["confidence"], confidences = weigh_items(run, documents, predictions, rows)
+        metrics["confidence"], confidences = calibrate_on_validation(run, scored, rows)
     write_json(out / "metrics.json", metrics)
     model, layout, digest = run.settings.model.name, run.settings.train.layout, run.manifest["data_sha256"]
     notes = [f"model {model}", f"layout {layout}", f"data sha256 {digest[:12]}"]
-    report = {"documents": documents, "predictions": predictions, "metrics": metrics, "confidences": confidences}
+    report = {"scored": scored, "faults": faults, "metrics": metrics, "confidences": confidences}
     write_text(out / "report.md", f"# {title}\n\n{render_markdown(metrics)}")
     write_report(out / "report.html", **report, title=title, notes=notes)
     return {task: round(figures["f1"], 4) for task, figures in metrics["tasks"].items()}
@@ -94,15 +95,13 @@ def read_base_model(run: RunFolder, name: str, out: Path) -> dict:
     return {"base_model": json.loads(path.read_text(encoding="utf-8"))["tasks"]}
 
 
-def weigh_items(
-    run: RunFolder, documents: Sequence[Document], predictions: Predictions, rows: Sequence[dict]
-) -> tuple[dict | None, dict | None]:
+def calibrate_on_validation(run: RunFolder, scored: Scored, rows: Sequence[dict]) -> tuple[dict | None, Confidences | None]:
     """The confidence section, and each test item's chance of being right; None where validation was not evaluated likewise."""
     path = run.path / "eval" / "validation" / "completions.jsonl"
     known = [row for _, row in read_jsonl(path)] if path.exists() else []
     if not known or not all("logprobs" in row for row in known):
         return None, None
-    validation = collect_items(read_split_folder(run.path / "data")["validation"], parse_completions(known), score_items(known))
-    confidences = score_items(rows)
-    described = score_confidence(validation, collect_items(documents, predictions, confidences))
+    matched = match_answers(read_split_folder(run.path / "data")["validation"], parse_completions(known))
+    validation, confidences = collect_items(matched, score_items(known)), score_items(rows)
+    described = score_confidence(validation, collect_items(scored, confidences))
     return described, apply_calibration(confidences, calibrate(validation))

@@ -23,7 +23,7 @@ from eval.completions import write_completions
 from eval.scoring.cases import CASES, check_cases, render_cases
 from eval.scoring.confidence import apply_calibration, calibrate, collect_items, keep_confident, score_confidence, score_items
 from eval.scoring.parse import parse_completions, write_predictions
-from eval.scoring.score import score_predictions
+from eval.scoring.score import match_answers, match_others, score_answers
 from pipeline.evaluate_split import score_completions
 from pipeline.run_folder import RunFolder, read_run, require_stage
 from pipeline.summary import render_metrics
@@ -129,13 +129,14 @@ def cut_to_precision(run: RunFolder, split: str, min_precision: float) -> Outcom
         raise InputError(f"--min-precision {min_precision}: must be between 0 and 1")
     known, known_rows, known_predictions = read_weighed(run, "validation")
     documents, rows, predictions = read_weighed(run, split)
-    validation, confidences = collect_items(known, known_predictions, score_items(known_rows)), score_items(rows)
-    section = score_confidence(validation, collect_items(documents, predictions, confidences), min_precision)
+    validation, confidences = collect_items(match_answers(known, known_predictions), score_items(known_rows)), score_items(rows)
+    scored = match_answers(documents, predictions)
+    section = score_confidence(validation, collect_items(scored, confidences), min_precision)
     calibrated = apply_calibration(confidences, calibrate(validation))
     kept = keep_confident(predictions, calibrated, {task: one["threshold"] for task, one in section.items()})
     out = run.path / "eval" / split / f"min-precision-{min_precision:g}"
     write_predictions(kept, out / "predictions.jsonl")
-    metrics = score_predictions(documents, kept) | {"confidence": section}
+    metrics = score_answers(match_others(scored, kept)) | {"confidence": section}
     write_json(out / "metrics.json", metrics)
     head = f"thresholds from {len(known)} validation articles for a precision of {min_precision:.0%}, applied to {split}:"
     lines = [head, ""]

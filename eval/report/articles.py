@@ -6,53 +6,52 @@ Offsets count UTF-16 units, as the browser's strings do. The JSON is written so 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data.items import names_of, written
+from data.items import names_of
 from data.prompts import Item
 from data.schema import MENTION_TYPE, Document
 from data.text import FoldedText
 from eval.scoring.confidence import Confidences, surest
-from eval.scoring.faults import document_faults
-from eval.scoring.parse import Predictions
+from eval.scoring.faults import Fault
+from eval.scoring.score import Scored
 
 
-def describe_documents(
-    documents: Sequence[Document], predictions: Predictions, confidences: Confidences | None = None
-) -> list[dict]:
+def describe_documents(scored: Scored, faults: Sequence[Fault], confidences: Confidences | None = None) -> list[dict]:
     """[{"id", "article", "answers": {task: status}, "items": as `describe_items`}]."""
+    by_item = {(fault.document, fault.task, fault.kind, fault.item): fault for fault in faults}
     return [
         {
             "id": document.id,
             "article": document.article,
-            "answers": {task: predictions[document.id, task].status for task in document.tasks},
-            "items": list(describe_items(document, predictions, confidences)),
+            "answers": {task: scored.predictions[document.id, task].status for task in document.tasks},
+            "items": list(describe_items(document, text, scored, by_item, confidences)),
         }
-        for document in documents
+        for document, text in zip(scored.documents, scored.texts, strict=True)
     ]
 
 
-def describe_items(document: Document, predictions: Predictions, confidences: Confidences | None) -> Iterator[dict]:
+def describe_items(
+    document: Document, text: FoldedText, scored: Scored, faults: Mapping[tuple, Fault], confidences: Confidences | None
+) -> Iterator[dict]:
     """{"task", "state": tp|fp|fn, "names", "fault", "near", "confidence", "places": [[start, end, "C" or "D"]]}."""
-    text, units = FoldedText(document.article), utf16_offsets(document.article)
-    faults = {(f.task, f.kind, f.item): f for f in document_faults(document, predictions)}
+    units = utf16_offsets(document.article)
     for task in document.tasks:
-        gold, answer = written(document.gold(task)), predictions[document.id, task]
-        sure = surest(answer.items, confidences[document.id, task]) if confidences else {}
-        predicted = written(answer.items)
-        states = [("tp" if key in gold else "fp", key, item) for key, item in predicted.items()]
-        states += [("fn", key, item) for key, item in gold.items() if key not in predicted]
-        for state, key, item in sorted(states, key=lambda entry: ("tp", "fp", "fn").index(entry[0])):
-            fault = faults.get((task, state, item))
+        key = (document.id, task)
+        sure = surest(scored.predictions[key].items, confidences[key]) if confidences else {}
+        states = [("tp", item) for item in scored.right(key)] + [("fp", item) for item in scored.wrong(key)]
+        for state, own in [*states, *(("fn", item) for item in scored.missed(key))]:
+            item = (scored.gold if state == "fn" else scored.predicted)[key][own]
+            fault = faults.get((*key, state, item))
             yield {
                 "task": task,
                 "state": state,
                 "names": names_of(item),
                 "fault": fault and fault.category,
                 "near": fault and fault.near and names_of(fault.near),
-                "confidence": round(sure[key], 4) if key in sure and state != "fn" else None,
+                "confidence": round(sure[own], 4) if own in sure and state != "fn" else None,
                 "places": [[units[a], units[b], letter] for a, b, letter in find_places(text, task, item)],
             }
 

@@ -1,4 +1,4 @@
-"""One offline page with everything a reviewer asks: report.html, from documents, predictions and metrics.
+"""One offline page with everything a reviewer asks: report.html, from scored answers and metrics.
 
 Tables and plots are written here; the browser through articles is a script over embedded JSON. The page loads nothing, its
 content security policy allows no script or style but its own, and no text of a model or an article becomes markup.
@@ -14,15 +14,14 @@ from html import escape
 from pathlib import Path
 
 from data.files import write_text
-from data.schema import TASKS, Document
+from data.schema import TASKS
 from data.table import NONE, Table, percent
 from eval.report.articles import describe_documents, embed_json
 from eval.report.figures import PLOTS
 from eval.report.tables import bounds_of, build_tables, f1_of, named_figures, render_markdown
 from eval.scoring.confidence import Confidences
-from eval.scoring.faults import CATEGORIES
-from eval.scoring.parse import Predictions
-from eval.scoring.score import check_complete
+from eval.scoring.faults import CATEGORIES, Fault
+from eval.scoring.score import Scored
 
 __all__ = ["render_markdown", "render_report", "write_report"]
 
@@ -37,28 +36,27 @@ PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def write_report(
-    path: str | Path, *, documents: Sequence[Document], predictions: Predictions, metrics: Mapping,
+    path: str | Path, *, scored: Scored, faults: Sequence[Fault], metrics: Mapping,
     confidences: Confidences | None = None, title: str = "Evaluation", notes: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Write report.html. `metrics`: metrics.json's object, with the sections that were computed.
 
-    `confidences`: calibrated, one for each predicted item. `notes`: lines for the head, such as model, data and date.
-    Raises InputError where an answer is missing.
+    `faults`: what `find_faults` finds in the answers. `confidences`: calibrated, one for each predicted item. `notes`: lines
+    for the head, such as model, data and date.
     """
-    check_complete(documents, predictions)
-    return write_text(path, render_report(documents, predictions, metrics, confidences, title, notes))
+    return write_text(path, render_report(scored, faults, metrics, confidences, title, notes))
 
 
 def render_report(
-    documents: Sequence[Document], predictions: Predictions, metrics: Mapping,
+    scored: Scored, faults: Sequence[Fault], metrics: Mapping,
     confidences: Confidences | None = None, title: str = "Evaluation", notes: Sequence[str] = (),
 ) -> str:  # fmt: skip
     style, script = read_part("report.css"), read_part("report.js")
-    data = {"documents": describe_documents(documents, predictions, confidences), "categories": CATEGORIES}
+    data = {"documents": describe_documents(scored, faults, confidences), "categories": CATEGORIES}
     sections = {name: render_section(name, metrics) for name in SECTIONS}
     parts = {
         "title": escape(title),
-        "notes": "".join(f"<li>{escape(note)}</li>" for note in (f"{len(documents):,} articles", *notes)),
+        "notes": "".join(f"<li>{escape(note)}</li>" for note in (f"{len(scored.documents):,} articles", *notes)),
         "cards": render_cards(metrics),
         "navigation": "".join(f'<a href="#{name}">{SECTIONS[name]}</a>' for name, body in sections.items() if body),
         "sections": "".join(sections.values()),

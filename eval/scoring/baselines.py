@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from data.schema import MENTION_TYPE, Document
 from data.text import NameIndex, fold
 from eval.scoring.parse import Answer, Predictions
-from eval.scoring.score import score_predictions
+from eval.scoring.score import Scored, match_others, score_tasks
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def baseline_predictions(dictionary: Dictionary, documents: Sequence[Document], 
     return predictions
 
 
-def score_baselines(train: Sequence[Document], documents: Sequence[Document]) -> dict[str, dict]:
-    """{"dictionary": figures by task, "cooccurrence": {"relations": figures}} for metrics.json."""
+def score_baselines(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
+    """{"dictionary": figures by task, "cooccurrence": {"relations": figures}} on the scored documents, for metrics.json."""
     dictionary = learn_dictionary(train)
     looked_up, paired = (
-        score_predictions(documents, baseline_predictions(dictionary, documents, relations))["tasks"]
+        score_tasks(match_others(scored, baseline_predictions(dictionary, scored.documents, relations)))
         for relations in ("dictionary", "cooccurrence")
     )
     return {"dictionary": looked_up, "cooccurrence": {"relations": paired["relations"]}}

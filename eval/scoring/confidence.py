@@ -14,8 +14,9 @@ import numpy as np
 
 from data.items import normalise_item, share
 from data.prompts import EMPTY, read_line
-from data.schema import TASKS, Document, InputError
+from data.schema import TASKS, InputError
 from eval.scoring.parse import Answer, Predictions
+from eval.scoring.score import Scored
 
 Confidences = Mapping[tuple[str, str], tuple[float, ...]]  # by (document id, task), one for each of the answer's items
 BINS = 10
@@ -65,7 +66,7 @@ def item_places(completion: str, task: str, finish: str) -> list[tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Scored:
+class TaskItems:
     """The distinct items of one task: scores and whether each is gold, [items]; and how many gold items there are."""
 
     scores: np.ndarray
@@ -73,19 +74,19 @@ class Scored:
     support: int
 
 
-def collect_items(documents: Sequence[Document], predictions: Predictions, confidences: Confidences) -> dict[str, Scored]:
+def collect_items(scored: Scored, confidences: Confidences) -> dict[str, TaskItems]:
     """By task, what calibration sees. An item said twice is one item, as sure as the surer."""
     collected = {}
     for task in TASKS:
         scores, correct, support = [], [], 0
-        for document in documents:
+        for document in scored.documents:
             if task in document.tasks:
-                gold = set(map(normalise_item, document.gold(task)))
-                best = surest(predictions[document.id, task].items, confidences[document.id, task])
+                gold = scored.gold[document.id, task]
+                best = surest(scored.predictions[document.id, task].items, confidences[document.id, task])
                 scores += best.values()
                 correct += [item in gold for item in best]
                 support += len(gold)
-        collected[task] = Scored(np.array(scores, dtype=float), np.array(correct, dtype=bool), support)
+        collected[task] = TaskItems(np.array(scores, dtype=float), np.array(correct, dtype=bool), support)
     return collected
 
 
@@ -123,7 +124,7 @@ def logistic(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(values, -60, 60)))
 
 
-def calibrate(items: Mapping[str, Scored]) -> dict[str, tuple[float, float]]:
+def calibrate(items: Mapping[str, TaskItems]) -> dict[str, tuple[float, float]]:
     """(slope, intercept) by task, from validation's items."""
     return {task: fit_platt(own.scores, own.correct) for task, own in items.items()}
 
@@ -136,7 +137,7 @@ def apply_calibration(confidences: Confidences, fitted: Mapping[str, tuple[float
     }
 
 
-def reliability(items: Scored, bins: int = BINS) -> list[dict]:
+def reliability(items: TaskItems, bins: int = BINS) -> list[dict]:
     """By tenth of stated probability: {"from", "to", "items", "stated", "right"}; empty tenths left out."""
     place = np.minimum((items.scores * bins).astype(int), bins - 1)
     return [
@@ -151,13 +152,13 @@ def reliability(items: Scored, bins: int = BINS) -> list[dict]:
     ]
 
 
-def calibration_error(items: Scored) -> float | None:
+def calibration_error(items: TaskItems) -> float | None:
     """Expected calibration error: stated less right, absolute, over the tenths, weighted by their items."""
     total = len(items.scores)
     return sum(b["items"] * abs(b["stated"] - b["right"]) for b in reliability(items)) / total if total else None
 
 
-def risk_coverage(items: Scored) -> list[dict]:
+def risk_coverage(items: TaskItems) -> list[dict]:
     """{"threshold", "coverage", "precision", "recall"} of the surest items, from one to all; equal scores go together."""
     order = np.argsort(-items.scores, kind="stable")
     scores, right = items.scores[order], np.cumsum(items.correct[order])
@@ -173,7 +174,7 @@ def risk_coverage(items: Scored) -> list[dict]:
     ]
 
 
-def choose_threshold(items: Scored, min_precision: float) -> float | None:
+def choose_threshold(items: TaskItems, min_precision: float) -> float | None:
     """The lowest score at which validation's items reach the precision, so that most are kept; None where none does.
 
     Raises InputError for a precision that is none.
@@ -195,14 +196,14 @@ def keep_confident(predictions: Predictions, confidences: Confidences, threshold
     return kept
 
 
-def figures_at(items: Scored, threshold: float | None) -> dict:
+def figures_at(items: TaskItems, threshold: float | None) -> dict:
     """{"items", "precision", "recall"} of the items at or over the threshold."""
     chosen = items.scores >= (np.inf if threshold is None else threshold)
     right = int(items.correct[chosen].sum())
     return {"items": int(chosen.sum()), "precision": share(right, int(chosen.sum())), "recall": share(right, items.support)}
 
 
-def score_confidence(validation: Mapping[str, Scored], test: Mapping[str, Scored], min_precision: float = 0.9) -> dict:
+def score_confidence(validation: Mapping[str, TaskItems], test: Mapping[str, TaskItems], min_precision: float = 0.9) -> dict:
     """By task: the calibration, its error before use on test, both curves, and the threshold with what it costs.
 
     `validation` and `test` hold raw scores (`collect_items` of `score_items`); calibrated here, with validation's fit.
@@ -210,7 +211,8 @@ def score_confidence(validation: Mapping[str, Scored], test: Mapping[str, Scored
     described = {}
     for task, (slope, intercept) in calibrate(validation).items():
         known, new = (
-            Scored(logistic(slope * own.scores + intercept), own.correct, own.support) for own in (validation[task], test[task])
+            TaskItems(logistic(slope * own.scores + intercept), own.correct, own.support)
+            for own in (validation[task], test[task])
         )
         threshold = choose_threshold(known, min_precision)
         described[task] = {

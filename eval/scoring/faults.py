@@ -1,12 +1,12 @@
 """Every false positive and false negative in a category, with counts and examples; and what filtering alone would mend.
 
-Reads documents and predictions. Each fault is in the first category of `CATEGORIES` that fits it, so counts add up to the fp
+Reads scored answers. Each fault is in the first category of `CATEGORIES` that fits it, so counts add up to the fp
 and fn of metrics.json. `near` is the item on the other side (gold for a false positive) that explains it, where there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from data.text import FoldedText
 from eval.scoring.likeness import abbreviates, is_abbreviation, is_composite_part, is_part, variant_key, words_of
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.relation_conventions import accepted_pairs
-from eval.scoring.score import check_complete, score_predictions
+from eval.scoring.score import Items, Scored, match_others, score_answers
 
 Kind = Literal["fp", "fn"]
 EXAMPLES = 5
@@ -65,7 +65,7 @@ class Sides:
     document: Document
     kind: Kind
     answer: Answer
-    others: Mapping[Item, Item]  # the other side's items, normalised -> as written, wrong ones first
+    others: Items  # of the other side, wrong ones first
     other_type: frozenset
     known: frozenset  # names listed by the other side under chemicals and diseases
     spans: dict[str, list[tuple[int, int]]]
@@ -77,23 +77,23 @@ class Sides:
         return self.spans[name]
 
 
-def find_faults(documents: Sequence[Document], predictions: Predictions) -> list[Fault]:
+def find_faults(scored: Scored) -> list[Fault]:
     """In the order of documents and tasks, false positives before false negatives."""
-    check_complete(documents, predictions)
-    return [fault for document in documents for fault in document_faults(document, predictions)]
+    pairs = zip(scored.documents, scored.texts, strict=True)
+    return [fault for document, text in pairs for fault in document_faults(document, text, scored)]
 
 
-def document_faults(document: Document, predictions: Predictions) -> Iterator[Fault]:
-    gold = {task: written(document.gold(task)) for task in document.tasks}
-    predicted = {task: written(predictions[document.id, task].items) for task in document.tasks}
-    text, spans = FoldedText(document.article), {}
+def document_faults(document: Document, text: FoldedText, scored: Scored) -> Iterator[Fault]:
+    gold = {task: scored.gold[document.id, task] for task in document.tasks}
+    predicted = {task: scored.predicted[document.id, task] for task in document.tasks}
+    spans: dict[str, list[tuple[int, int]]] = {}
     for task in document.tasks:
         for kind, own, other in (("fp", predicted, gold), ("fn", gold, predicted)):
             others = dict(sorted(other[task].items(), key=lambda pair: pair[0] in own[task]))
             sides = Sides(
                 document,
                 kind,
-                predictions[document.id, task],
+                scored.predictions[document.id, task],
                 others,
                 frozenset(other.get(OTHER_TYPE.get(task, ""), ())),
                 frozenset(name for t in OTHER_TYPE for name in other.get(t, ())) | {n for o in others for n in names_of(o)},
@@ -218,22 +218,24 @@ def count_faults(faults: Sequence[Fault]) -> dict[str, dict]:
     }
 
 
-def filter_predictions(documents: Sequence[Document], predictions: Predictions) -> Predictions:
+def filter_predictions(scored: Scored) -> Predictions:
     """The predictions without items that are not in the text or are said again: what needs no model to mend."""
-    texts = {document.id: FoldedText(document.article) for document in documents}
+    texts = {document.id: text for document, text in zip(scored.documents, scored.texts, strict=True)}
     filtered = {}
-    for (document, task), answer in predictions.items():
-        grounded = [item for item in answer.items if all(map(texts[document].holds, names_of(item)))]
-        kept = tuple(written(grounded).values())
-        filtered[document, task] = Answer(kept, "empty" if answer.status == "ok" and not kept else answer.status)
+    for key in scored.gold:
+        answer = scored.predictions[key]
+        kept = written([item for item in answer.items if all(map(texts[key[0]].holds, names_of(item)))])
+        filtered[key] = Answer(tuple(kept.values()), "empty" if answer.status == "ok" and not kept else answer.status)
     return filtered
 
 
-def score_faults(documents: Sequence[Document], predictions: Predictions) -> dict:
-    """{"categories": as `count_faults`, "names": CATEGORIES, "raw" and "filtered": {"tasks", "micro", "macro", "rates"}}."""
+def score_faults(scored: Scored, raw: dict, faults: Sequence[Fault]) -> dict:
+    """{"categories": as `count_faults`, "names": CATEGORIES, "raw" and "filtered": {"tasks", "micro", "macro", "rates"}}.
+
+    `raw`: what `score_answers` gives for the same answers. `faults`: what `find_faults` finds in them.
+    """
+    versions = {"raw": raw, "filtered": score_answers(match_others(scored, filter_predictions(scored)))}
     keys = ("tasks", "micro", "macro", "rates")
-    versions = {"raw": predictions, "filtered": filter_predictions(documents, predictions)}
-    scored = {name: score_predictions(documents, version) for name, version in versions.items()}
-    return {"categories": count_faults(find_faults(documents, predictions)), "names": CATEGORIES} | {
-        name: {key: own[key] for key in keys} for name, own in scored.items()
+    return {"categories": count_faults(faults), "names": CATEGORIES} | {
+        name: {key: own[key] for key in keys} for name, own in versions.items()
     }

@@ -1,7 +1,4 @@
-"""What the report shows beside metrics.json's own figures, in one call.
-
-write_report(path, documents=…, predictions=…, metrics=metrics | score_sections(train, documents, predictions))
-"""
+"""metrics.json of one evaluated split: every section from answers that were compared with gold once."""
 
 from __future__ import annotations
 
@@ -9,24 +6,27 @@ from collections.abc import Sequence
 
 from data.audit import names_not_in_text
 from data.schema import TASKS, Document
-from eval.scoring.faults import score_faults
-from eval.scoring.parse import Predictions
+from eval.scoring.baselines import score_baselines
+from eval.scoring.faults import Fault, score_faults
 from eval.scoring.relation_conventions import score_conventions
-from eval.scoring.score import count_documents
+from eval.scoring.score import Scored, score_answers
 from eval.scoring.slices import score_slices
-from eval.scoring.stats import bootstrap_intervals, resample_weights, resolvable_differences
+from eval.scoring.stats import bootstrap_intervals, resolvable_differences
 
 
-def score_sections(train: Sequence[Document], documents: Sequence[Document], predictions: Predictions) -> dict:
-    """{"intervals", "resolvable", "ceilings", "conventions", "slices", "faults"}, each as its function describes it."""
-    counts, weights = count_documents(documents, predictions), resample_weights(len(documents))
-    return {
-        "intervals": bootstrap_intervals(counts, weights),
-        "resolvable": resolvable_differences(counts, weights),
-        "ceilings": find_ceilings(documents),
-        "conventions": score_conventions(train, documents, predictions),
-        "slices": score_slices(train, documents, predictions),
-        "faults": score_faults(documents, predictions),
+def score_split(train: Sequence[Document], scored: Scored, faults: Sequence[Fault]) -> dict:
+    """{"tasks", "micro", "macro", "rates", "documents", "baselines", "intervals", "resolvable", "ceilings", "conventions",
+    "slices", "faults"}, each as its function describes it. `faults`: what `find_faults` finds in the answers.
+    """
+    main = score_answers(scored)
+    return main | {
+        "baselines": score_baselines(train, scored),
+        "intervals": bootstrap_intervals(scored.counts, scored.weights),
+        "resolvable": resolvable_differences(scored.counts, scored.weights),
+        "ceilings": find_ceilings(scored.documents),
+        "conventions": score_conventions(train, scored),
+        "slices": score_slices(train, scored),
+        "faults": score_faults(scored, main, faults),
     }
 
 

@@ -1,22 +1,21 @@
 """Relations under four conventions side by side, each named in a line, so that nobody compares one with another.
 
 Published relation scores differ by twenty points for the same output, depending on what counts as the same relation. Reads
-documents and predictions; concept ids are needed for two of the four, which are None with a reason where gold has none.
+scored answers; concept ids are needed for two of the four, which are None with a reason where gold has none.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
 from data.items import normalise_item, share
 from data.schema import MENTION_TYPE, Document
 from data.text import normalise
-from eval.scoring.parse import Predictions
-from eval.scoring.score import score_counts
-from eval.scoring.stats import resample_weights
+from eval.scoring.score import Scored, count_sets, score_counts
 
 Pair = tuple[str, str]
 TYPES = tuple(MENTION_TYPE.values())
@@ -29,35 +28,40 @@ CONVENTIONS = {
 }
 
 
-def score_conventions(train: Sequence[Document], documents: Sequence[Document], predictions: Predictions) -> dict[str, dict]:
+def score_conventions(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
     """{convention: {"convention": its line, "figures": as in metrics.json or None, "reason": None or why there are none}}.
 
     "mesh" adds "ceiling": what gold's own names score through the same dictionary. "cooccurrence" adds "concepts": the same
     floor over concept ids (the literature's), beside "figures", which are over exact strings.
     """
-    asked = [document for document in documents if "relations" in document.tasks]
-    weights = resample_weights(len(asked)) if asked else np.zeros((1, 0))
-    answers = [set(map(normalise_item, predictions[document.id, "relations"].items)) for document in asked]
+    asked = [document for document in scored.documents if "relations" in document.tasks]
     reason = without_ids(asked)
-    found: dict[str, list | None] = {
-        "exact": [count_sets(gold_names(d), answer) for d, answer in zip(asked, answers, strict=True)],
-        "alias": None if reason else [count_aliases(d, answer) for d, answer in zip(asked, answers, strict=True)],
-        "cooccurrence": [count_sets(gold_names(d), every_pair(d)) for d in asked],
+    found: dict[str, np.ndarray | None] = {
+        "exact": scored.counts["relations"],
+        "alias": None if reason else count_relations(scored, count_aliases),
+        "cooccurrence": count_relations(scored, lambda document, _: count_sets(gold_names(document), every_pair(document))),
     }
-    scored = {name: describe(name, counts, weights, reason) for name, counts in found.items()}
-    concepts = None if reason else [count_sets(gold_concepts(d), every_concept_pair(d)) for d in asked]
-    scored["cooccurrence"]["concepts"] = concepts and figures(concepts, weights)
-    scored["mesh"] = score_mesh(train, asked, answers, weights, reason)
-    return {name: scored[name] for name in CONVENTIONS}
+    described = {name: describe(name, counts, scored.weights, reason) for name, counts in found.items()}
+    concepts = (
+        None if reason else count_relations(scored, lambda d, _: count_sets(gold_concepts(d), every_concept_pair(d)))
+    )
+    described["cooccurrence"]["concepts"] = None if concepts is None else score_counts(concepts, scored.weights)
+    described["mesh"] = score_mesh(train, scored, reason)
+    return {name: described[name] for name in CONVENTIONS}
 
 
-def describe(name: str, counts: Sequence | None, weights: np.ndarray, reason: str | None) -> dict:
-    scored = None if counts is None else figures(counts, weights)
+def count_relations(scored: Scored, count: Callable[[Document, AbstractSet[Pair]], tuple[int, int, int]]) -> np.ndarray:
+    """(tp, fp, fn) per document, [documents, 3], by `count(document, predicted pairs)`; zeros where none are asked."""
+    counts = np.zeros((len(scored.documents), 3), dtype=np.int64)
+    for i, document in enumerate(scored.documents):
+        if "relations" in document.tasks:
+            counts[i] = count(document, scored.predicted[document.id, "relations"].keys())
+    return counts
+
+
+def describe(name: str, counts: np.ndarray | None, weights: np.ndarray, reason: str | None) -> dict:
+    scored = None if counts is None else score_counts(counts, weights)
     return {"convention": CONVENTIONS[name], "figures": scored, "reason": reason if counts is None else None}
-
-
-def figures(counts: Sequence, weights: np.ndarray) -> dict:
-    return score_counts(np.array(counts, dtype=np.int64).reshape(-1, 3), weights)
 
 
 def without_ids(documents: Sequence[Document]) -> str | None:
@@ -69,12 +73,6 @@ def without_ids(documents: Sequence[Document]) -> str | None:
     if bare:
         return f"{len(bare)} of {len(relations)} gold relations have no concept ids (the first in document {bare[0][0]!r})"
     return None
-
-
-def count_sets(gold: set, predicted: set) -> tuple[int, int, int]:
-    """(tp, fp, fn) of two sets."""
-    tp = len(gold & predicted)
-    return tp, len(predicted) - tp, len(gold) - tp
 
 
 def gold_names(document: Document) -> set[Pair]:
@@ -107,7 +105,7 @@ def accepted_pairs(document: Document) -> dict[Pair, set[Pair]]:
     return accepted
 
 
-def count_aliases(document: Document, predicted: set[Pair]) -> tuple[int, int, int]:
+def count_aliases(document: Document, predicted: AbstractSet[Pair]) -> tuple[int, int, int]:
     """(tp, fp, fn) of the largest one-to-one matching of predicted pairs and gold items.
 
     A gold item that one predicted pair has taken is taken: the same relation said again through another alias is a false
@@ -154,7 +152,7 @@ def learn_ids(train: Sequence[Document]) -> dict[tuple[str, str], tuple[str, ...
     return {name: max(sorted(ids), key=ids.__getitem__) for name, ids in votes.items()}
 
 
-def to_ids(pairs: set[Pair], ids: Mapping[tuple[str, str], tuple[str, ...]]) -> set[Pair]:
+def to_ids(pairs: AbstractSet[Pair], ids: Mapping[tuple[str, str], tuple[str, ...]]) -> set[Pair]:
     """The pairs as pairs of ids; a name of several concepts gives each, and one that train lacks stays itself: never right."""
     return {
         (chemical_id, disease_id)
@@ -164,21 +162,19 @@ def to_ids(pairs: set[Pair], ids: Mapping[tuple[str, str], tuple[str, ...]]) -> 
     }
 
 
-def score_mesh(
-    train: Sequence[Document], documents: Sequence[Document], answers: Sequence[set], weights: np.ndarray, reason: str | None
-) -> dict:
+def score_mesh(train: Sequence[Document], scored: Scored, reason: str | None) -> dict:
     """The answers as ids through train's names, and the ceiling that gold's own names reach through them."""
     ids = {} if reason else learn_ids(train)
     if not reason and not ids:
         reason = "no mention of the train documents has a concept id"
     if reason:
-        return describe("mesh", None, weights, reason) | {"ceiling": None, "names": 0, "gold_in_dictionary": None}
-    counts = [count_sets(gold_concepts(d), to_ids(answer, ids)) for d, answer in zip(documents, answers, strict=True)]
-    ceiling = [count_sets(gold_concepts(d), to_ids(gold_names(d), ids)) for d in documents]
-    pairs = [pair for document in documents for pair in gold_names(document)]
+        return describe("mesh", None, scored.weights, reason) | {"ceiling": None, "names": 0, "gold_in_dictionary": None}
+    counts = count_relations(scored, lambda d, answer: count_sets(gold_concepts(d), to_ids(answer, ids)))
+    ceiling = count_relations(scored, lambda d, _: count_sets(gold_concepts(d), to_ids(gold_names(d), ids)))
+    pairs = [pair for (_, task), items in scored.gold.items() if task == "relations" for pair in items]
     known = sum((TYPES[0], chemical) in ids and (TYPES[1], disease) in ids for chemical, disease in pairs)
-    return describe("mesh", counts, weights, None) | {
-        "ceiling": figures(ceiling, weights),
+    return describe("mesh", counts, scored.weights, None) | {
+        "ceiling": score_counts(ceiling, scored.weights),
         "names": len(ids),
         "gold_in_dictionary": share(known, len(pairs)),
     }

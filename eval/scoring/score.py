@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of predictions against gold: the figures of metrics.json.
+"""Answers compared with gold, once; and precision, recall and F1 of them: the main figures of metrics.json.
 
 Per document and task, sets of items are compared after the same normalisation on both sides (`data.text.normalise`). Every
 predicted item that is not gold is a false positive, every gold item not predicted a false negative; a malformed answer predicts
@@ -9,39 +9,100 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from data.items import names_of, normalise_item, share
+from data.items import names_of, share, written
 from data.prompts import Item
 from data.schema import TASKS, Document, InputError
 from data.text import FoldedText
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.stats import bootstrap_f1, f1_of, interval, resample_weights
 
+Key = tuple[str, str]  # (document id, task)
+Items = Mapping[Item, Item]  # by normalised item, the item as it was first written
 
-def count_items(gold: Sequence[Item], predicted: Sequence[Item]) -> tuple[int, int, int]:
-    """(tp, fp, fn) of one answer.
 
-    >>> count_items(["Lithium", "lithium", "Li"], ["lithium.", "lead"])
-    (1, 1, 1)
+@dataclass(frozen=True)
+class Scored:
+    """Predictions compared with gold: made once by `match_answers`, and read by every section of metrics.json.
+
+    `counts`: (tp, fp, fn) by task and document, [documents, 3], zeros where a document's gold for a task is unknown.
+    `weights`: how often each document is drawn in each resample, [resamples, documents]. `texts`: the articles, for search.
     """
-    gold_set, predicted_set = set(map(normalise_item, gold)), set(map(normalise_item, predicted))
-    tp = len(gold_set & predicted_set)
-    return tp, len(predicted_set) - tp, len(gold_set) - tp
+
+    documents: tuple[Document, ...]
+    predictions: Predictions
+    gold: Mapping[Key, Items]
+    predicted: Mapping[Key, Items]
+    counts: Mapping[str, np.ndarray]
+    weights: np.ndarray
+    texts: tuple[FoldedText, ...]
+
+    def right(self, key: Key) -> list[Item]:
+        """The normalised items that are gold and predicted."""
+        return [item for item in self.predicted[key] if item in self.gold[key]]
+
+    def wrong(self, key: Key) -> list[Item]:
+        """The normalised items that are predicted and not gold."""
+        return [item for item in self.predicted[key] if item not in self.gold[key]]
+
+    def missed(self, key: Key) -> list[Item]:
+        """The normalised items that are gold and not predicted."""
+        return [item for item in self.gold[key] if item not in self.predicted[key]]
 
 
-def count_documents(documents: Sequence[Document], predictions: Predictions) -> dict[str, np.ndarray]:
-    """(tp, fp, fn) by task and document, [documents, 3]; zeros where the document's gold for that task is unknown.
-
-    Raises InputError for an answer that is missing or belongs to no document: nothing is dropped silently.
-    """
+def match_answers(documents: Sequence[Document], predictions: Predictions) -> Scored:
+    """Raises InputError for an answer that is missing or belongs to no document: nothing is dropped silently."""
     check_complete(documents, predictions)
+    gold = {(document.id, task): written(document.gold(task)) for document in documents for task in document.tasks}
+    predicted = {key: written(predictions[key].items) for key in gold}
+    return Scored(
+        documents=tuple(documents),
+        predictions=predictions,
+        gold=gold,
+        predicted=predicted,
+        counts=count_matches(documents, gold, predicted),
+        weights=resample_weights(len(documents)),
+        texts=tuple(FoldedText(document.article) for document in documents),
+    )
+
+
+def match_others(scored: Scored, predictions: Predictions) -> Scored:
+    """Other predictions for the same documents, with the same gold and the same resamples."""
+    check_complete(scored.documents, predictions)
+    predicted = {key: written(predictions[key].items) for key in scored.gold}
+    counts = count_matches(scored.documents, scored.gold, predicted)
+    return replace(scored, predictions=predictions, predicted=predicted, counts=counts)
+
+
+def count_matches(
+    documents: Sequence[Document], gold: Mapping[Key, Items], predicted: Mapping[Key, Items]
+) -> dict[str, np.ndarray]:
+    """(tp, fp, fn) by task and document, [documents, 3]."""
     counts = {task: np.zeros((len(documents), 3), dtype=np.int64) for task in TASKS}
     for i, document in enumerate(documents):
         for task in document.tasks:
-            counts[task][i] = count_items(document.gold(task), predictions[document.id, task].items)
+            counts[task][i] = count_sets(gold[document.id, task].keys(), predicted[document.id, task].keys())
     return counts
+
+
+def count_sets(gold: AbstractSet[Any], predicted: AbstractSet[Any]) -> tuple[int, int, int]:
+    """(tp, fp, fn) of two sets.
+
+    >>> count_sets({"lithium", "li"}, {"lithium", "lead"})
+    (1, 1, 1)
+    """
+    tp = len(gold & predicted)
+    return tp, len(predicted) - tp, len(gold) - tp
+
+
+def count_documents(documents: Sequence[Document], predictions: Predictions) -> Mapping[str, np.ndarray]:
+    """As `Scored.counts`, for whoever needs no more."""
+    return match_answers(documents, predictions).counts
 
 
 def check_complete(documents: Sequence[Document], predictions: Predictions) -> None:
@@ -56,18 +117,26 @@ def check_complete(documents: Sequence[Document], predictions: Predictions) -> N
 
 
 def score_predictions(documents: Sequence[Document], predictions: Predictions) -> dict:
-    """metrics.json without its baselines."""
-    counts = count_documents(documents, predictions)
-    weights = resample_weights(len(documents))
-    tasks = {task: score_counts(counts[task], weights) for task in TASKS}
-    for task in TASKS:
-        tasks[task]["exact_match"] = exact_match(documents, counts[task], task)
+    """As `score_answers`, for whoever needs no more of them."""
+    return score_answers(match_answers(documents, predictions))
+
+
+def score_answers(scored: Scored) -> dict:
+    """{"tasks", "micro", "macro", "rates", "documents"} of metrics.json."""
     return {
-        "tasks": tasks,
-        "micro": score_counts(sum(counts.values()), weights),
-        "macro": score_macro(counts, weights),
-        "rates": count_rates(documents, predictions),
-        "documents": len(documents),
+        "tasks": score_tasks(scored),
+        "micro": score_counts(sum(scored.counts.values()), scored.weights),
+        "macro": score_macro(scored.counts, scored.weights),
+        "rates": count_rates(scored),
+        "documents": len(scored.documents),
+    }
+
+
+def score_tasks(scored: Scored) -> dict[str, dict]:
+    """The figures of each task, and the share of its answers that hold every gold item and nothing else."""
+    return {
+        task: score_counts(counts, scored.weights) | {"exact_match": exact_match(scored.documents, counts, task)}
+        for task, counts in scored.counts.items()
     }
 
 
@@ -102,18 +171,21 @@ def exact_match(documents: Sequence[Document], counts: np.ndarray, task: str) ->
     return share(sum(not counts[i, 1:].any() for i in asked), len(asked))
 
 
-def count_rates(documents: Sequence[Document], predictions: Predictions) -> dict[str, float]:
+def count_rates(scored: Scored) -> dict[str, float]:
     """How answers failed: malformed, truncated and empty as shares of answers; duplicate and ungrounded as shares of items."""
-    answers = [predictions[d.id, task] for d in documents for task in d.tasks]
+    answers = [scored.predictions[key] for key in scored.gold]
     status = Counter(answer.status for answer in answers)
     rates = {name: share(status[name], len(answers)) for name in ("malformed", "truncated", "empty")}
     items = sum(len(answer.items) for answer in answers)
-    repeated = sum(len(a.items) - len(set(map(normalise_item, a.items))) for a in answers)
-    ungrounded = sum(count_ungrounded(d, [predictions[d.id, task] for task in d.tasks]) for d in documents)
-    return rates | {"duplicate": share(repeated, items), "ungrounded": share(ungrounded, items)}
+    distinct = sum(len(scored.predicted[key]) for key in scored.gold)
+    ungrounded = sum(
+        count_ungrounded(text, scored.predictions[document.id, task])
+        for document, text in zip(scored.documents, scored.texts, strict=True)
+        for task in document.tasks
+    )
+    return rates | {"duplicate": share(items - distinct, items), "ungrounded": share(ungrounded, items)}
 
 
-def count_ungrounded(document: Document, answers: Sequence[Answer]) -> int:
+def count_ungrounded(article: FoldedText, answer: Answer) -> int:
     """Items of which a name is no whole word of the article."""
-    text = FoldedText(document.article)
-    return sum(not all(map(text.holds, names_of(item))) for answer in answers for item in answer.items)
+    return sum(not all(map(article.holds, names_of(item))) for item in answer.items)

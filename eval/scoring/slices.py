@@ -1,6 +1,6 @@
 """Scores by what makes an item or an article hard: unseen in train, a long name, an abbreviation, a long article.
 
-Reads train documents, scored documents and predictions. Every figure stands beside its counts, since slices are small.
+Reads train documents and scored answers. Every figure stands beside its counts, since slices are small.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from data.prompts import Item
 from data.schema import MENTION_TYPE, TASKS, Document
 from data.text import normalise
 from eval.scoring.likeness import is_abbreviation
-from eval.scoring.parse import Predictions
-from eval.scoring.score import count_documents, score_counts
-from eval.scoring.stats import figures_of, interval, resample_weights
+from eval.scoring.score import Scored, score_counts
+from eval.scoring.stats import figures_of, interval
 
 Label = Callable[[Document, Item], str | None]
 
@@ -30,42 +29,43 @@ SLICES = {
 }
 
 
-def score_slices(train: Sequence[Document], documents: Sequence[Document], predictions: Predictions) -> dict[str, dict]:
+def score_slices(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
     """{task: {slice's name as in SLICES: {label: figures as in metrics.json, and "documents" for slices of articles}}}.
 
     "concept" is None where gold has no ids; its "precision" and "f1" are None and its "ci95" is the recall's.
     """
-    weights = resample_weights(len(documents))
-    counts = count_documents(documents, predictions)
-    sliced = {}
-    for task in TASKS:
-        by_item = {
-            "string": label_seen(train, task),
-            "words": label_words,
-            "abbreviation": label_abbreviation(documents, predictions, task),
-        }
-        items = {name: slice_items(documents, predictions, task, label) for name, label in by_item.items()}
-        scored = {name: {k: score_counts(v, weights) for k, v in sorted(own.items())} for name, own in items.items()}
-        scored["concept"] = score_concepts(train, documents, predictions, task, weights)
-        scored["items"] = score_documents(documents, counts[task], label_item_count(documents, task), weights)
-        scored["length"] = score_documents(documents, counts[task], label_length(documents, task), weights)
-        sliced[task] = {name: scored[name] for name in SLICES}
-    return sliced
+    return {task: slice_task(train, scored, task) for task in TASKS}
 
 
-def slice_items(documents: Sequence[Document], predictions: Predictions, task: str, label: Label) -> dict[str, np.ndarray]:
+def slice_task(train: Sequence[Document], scored: Scored, task: str) -> dict[str, dict | None]:
+    documents, weights = scored.documents, scored.weights
+    by_item: dict[str, Label] = {
+        "string": label_seen(train, task),
+        "words": label_words,
+        "abbreviation": label_abbreviation(scored, task),
+    }
+    items = {name: slice_items(scored, task, label) for name, label in by_item.items()}
+    sliced: dict[str, dict | None] = {
+        name: {k: score_counts(v, weights) for k, v in sorted(own.items())} for name, own in items.items()
+    }
+    sliced["concept"] = score_concepts(train, scored, task)
+    for name, labels in (("items", label_item_count(scored, task)), ("length", label_length(documents, task))):
+        sliced[name] = score_documents(documents, scored.counts[task], labels, weights)
+    return {name: sliced[name] for name in SLICES}
+
+
+def slice_items(scored: Scored, task: str, label: Label) -> dict[str, np.ndarray]:
     """(tp, fp, fn) per document, [documents, 3], by the label of the item; items without one are left out."""
     counts: dict[str, np.ndarray] = {}
-    for i, document in enumerate(documents):
-        if task not in document.tasks:
+    for i, document in enumerate(scored.documents):
+        key = (document.id, task)
+        if key not in scored.gold:
             continue
-        gold = set(map(normalise_item, document.gold(task)))
-        predicted = set(map(normalise_item, predictions[document.id, task].items))
-        for column, items in enumerate((gold & predicted, predicted - gold, gold - predicted)):
+        for column, items in enumerate((scored.right(key), scored.wrong(key), scored.missed(key))):
             for item in items:
                 name = label(document, item)
                 if name is not None:
-                    counts.setdefault(name, np.zeros((len(documents), 3), dtype=np.int64))[i, column] += 1
+                    counts.setdefault(name, np.zeros((len(scored.documents), 3), dtype=np.int64))[i, column] += 1
     return counts
 
 
@@ -79,13 +79,13 @@ def label_words(_: Document, item: Item) -> str:
     return str(words) if words < 3 else "3+"
 
 
-def label_abbreviation(documents: Sequence[Document], predictions: Predictions, task: str) -> Label:
+def label_abbreviation(scored: Scored, task: str) -> Label:
     """Letter case tells an abbreviation, so names are looked at as gold or the model wrote them."""
     short: set[tuple[str, str]] = set()
-    for document in documents:
+    for document in scored.documents:
         if task in document.tasks:
-            written = [*document.gold(task), *predictions[document.id, task].items]
-            names = {name for item in written for name in names_of(item)}
+            as_written = [*document.gold(task), *scored.predictions[document.id, task].items]
+            names = {name for item in as_written for name in names_of(item)}
             short |= {(document.id, normalise(name)) for name in names if is_abbreviation(name)}
     return lambda d, item: "abbreviation" if any((d.id, name) in short for name in names_of(item)) else "full name"
 
@@ -104,11 +104,9 @@ def concept_ids(document: Document, task: str) -> dict[Item, set]:
     return ids
 
 
-def score_concepts(
-    train: Sequence[Document], documents: Sequence[Document], predictions: Predictions, task: str, weights: np.ndarray
-) -> dict[str, dict] | None:
+def score_concepts(train: Sequence[Document], scored: Scored, task: str) -> dict[str, dict] | None:
     """Recall of gold items by whether train has one of their concepts; None where gold has no ids."""
-    ids = {document.id: concept_ids(document, task) for document in documents}
+    ids = {document.id: concept_ids(document, task) for document in scored.documents}
     known = {concept for document in train for own in concept_ids(document, task).values() for concept in own}
     if not any(ids.values()) or not known:
         return None
@@ -117,8 +115,8 @@ def score_concepts(
         own = ids[document.id].get(item)
         return None if own is None else "seen" if own & known else "unseen"
 
-    counts = slice_items(documents, predictions, task, label)
-    return {name: recall_only(own, weights) for name, own in sorted(counts.items())}
+    counts = slice_items(scored, task, label)
+    return {name: recall_only(own, scored.weights) for name, own in sorted(counts.items())}
 
 
 def recall_only(counts: np.ndarray, weights: np.ndarray) -> dict:
@@ -138,8 +136,8 @@ def score_documents(
     return scored
 
 
-def label_item_count(documents: Sequence[Document], task: str) -> dict[str, str]:
-    numbers = {d.id: len(set(map(normalise_item, d.gold(task)))) for d in documents if task in d.tasks}
+def label_item_count(scored: Scored, task: str) -> dict[str, str]:
+    numbers = {document: len(items) for (document, asked), items in scored.gold.items() if asked == task}
     names = {0: "0", 1: "1-2", 3: "3-5", 6: "6+"}
     return {d: names[max(low for low in names if low <= n)] for d, n in sorted(numbers.items(), key=lambda pair: pair[1])}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.schema import TASKS, Document, InputError, Mention
 from eval.scoring.confidence import (
-    Scored,
+    TaskItems,
     apply_calibration,
     calibrate,
     calibration_error,
@@ -27,6 +27,7 @@ from eval.scoring.confidence import (
     score_items,
 )
 from eval.scoring.parse import Answer, parse_answer, parse_completions
+from eval.scoring.score import match_answers
 
 
 def row(tokens, task="chemicals", finish="stop"):
@@ -76,11 +77,11 @@ def test_rows_without_logprobs_are_refused():
         score_items([{"document": "a", "task": "chemicals", "completion": "-", "finish": "stop"}])
 
 
-def invent(items: int, seed: int, slope: float = 1.5, intercept: float = 2.0) -> Scored:
+def invent(items: int, seed: int, slope: float = 1.5, intercept: float = 2.0) -> TaskItems:
     chance = np.random.default_rng(seed)
     scores = -chance.exponential(1.5, items)
     correct = chance.random(items) < logistic(slope * scores + intercept)
-    return Scored(scores, correct, int(correct.sum() / 0.8))
+    return TaskItems(scores, correct, int(correct.sum() / 0.8))
 
 
 def test_platt_finds_the_curve_that_made_the_data():
@@ -91,9 +92,9 @@ def test_platt_finds_the_curve_that_made_the_data():
 def test_calibrated_on_validation_right_on_test():
     fitted = calibrate({"chemicals": invent(3000, 2)})["chemicals"]
     test = invent(3000, 3)
-    calibrated = Scored(logistic(fitted[0] * test.scores + fitted[1]), test.correct, test.support)
+    calibrated = TaskItems(logistic(fitted[0] * test.scores + fitted[1]), test.correct, test.support)
     assert calibration_error(calibrated) < 0.03
-    uncalibrated = Scored(np.exp(test.scores), test.correct, test.support)
+    uncalibrated = TaskItems(np.exp(test.scores), test.correct, test.support)
     assert calibration_error(calibrated) < calibration_error(uncalibrated)
 
 
@@ -122,7 +123,7 @@ def test_apply_calibration_keeps_places():
     }
 
 
-FOUR = Scored(np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, True, False, False]), 4)
+FOUR = TaskItems(np.array([0.9, 0.8, 0.8, 0.1]), np.array([True, True, False, False]), 4)
 
 
 def test_risk_coverage_by_hand():
@@ -145,7 +146,7 @@ def test_threshold_by_hand(wanted, threshold):
 
 
 def test_threshold_out_of_reach():
-    assert choose_threshold(Scored(np.array([0.9]), np.array([False]), 1), 0.5) is None
+    assert choose_threshold(TaskItems(np.array([0.9]), np.array([False]), 1), 0.5) is None
     for wrong in (0, 90, -1, math.nan):
         with pytest.raises(InputError, match="--min-precision"):
             choose_threshold(FOUR, wrong)
@@ -160,7 +161,7 @@ def test_threshold_holds_its_word_on_new_items():
 
 
 def test_no_items_at_all():
-    none = Scored(np.array([]), np.array([], dtype=bool), 0)
+    none = TaskItems(np.array([]), np.array([], dtype=bool), 0)
     described = score_confidence({"relations": none}, {"relations": none})["relations"]
     assert described["threshold"] is None
     assert described["reliability"] == described["risk_coverage"] == []
@@ -170,7 +171,7 @@ def test_collect_and_keep():
     document = Document("a", "…", mentions=(Mention("Zinc", "Chemical"), Mention("iron", "Chemical")), tasks=("chemicals",))
     answers = {("a", "chemicals"): Answer(("zinc", "lead", "Zinc."), "ok")}
     scores = {("a", "chemicals"): (0.2, 0.5, 0.7)}
-    collected = collect_items([document], answers, scores)["chemicals"]
+    collected = collect_items(match_answers([document], answers), scores)["chemicals"]
     assert (collected.scores.tolist(), collected.correct.tolist(), collected.support) == ([0.7, 0.5], [True, False], 2)
     assert keep_confident(answers, scores, {"chemicals": 0.6})["a", "chemicals"] == Answer(("zinc", "Zinc."), "ok")
     assert keep_confident(answers, scores, {"chemicals": None})["a", "chemicals"] == Answer((), "empty")

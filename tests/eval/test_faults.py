@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data.schema import TASKS, Document, Mention, Relation
 from eval.scoring.faults import CATEGORIES, count_faults, filter_predictions, find_faults, score_faults
 from eval.scoring.parse import Answer
-from eval.scoring.score import score_predictions
+from eval.scoring.score import match_answers, score_answers
 
 TEXT = (
     "Torsade de pointes (TdP) and acute renal failure under lithium carbonate. Heart-attacks, renal and hepatic failure, "
@@ -27,7 +27,7 @@ def find(task, gold, predicted, *, other_gold=(), other_predicted=(), status="ok
         ("a", task): Answer(tuple(predicted), status),
         ("a", other_task): Answer(tuple(other_predicted), "ok"),
     }
-    return {(f.kind, f.item): f.category for f in find_faults([document], answers) if f.task == task}
+    return {(f.kind, f.item): f.category for f in find_faults(match_answers([document], answers)) if f.task == task}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ RELATED = Document(
 )
 def test_false_relations_by_hand(predicted, expected):
     answers = {("r", task): Answer((), "empty") for task in TASKS} | {("r", "relations"): Answer((predicted,), "ok")}
-    found = [f for f in find_faults([RELATED], answers) if f.kind == "fp" and f.task == "relations"]
+    found = [f for f in find_faults(match_answers([RELATED], answers)) if f.kind == "fp" and f.task == "relations"]
     assert [fault.category for fault in found] == [expected]
 
 
@@ -112,7 +112,7 @@ def test_false_relations_by_hand(predicted, expected):
 def test_missed_relations_by_hand(predicted, names, expected):
     answers = {("r", task): Answer(tuple(names), "ok") for task in ("chemicals", "diseases")}
     answers["r", "relations"] = Answer(tuple(predicted), "ok")
-    found = [f for f in find_faults([RELATED], answers) if f.kind == "fn" and f.task == "relations"]
+    found = [f for f in find_faults(match_answers([RELATED], answers)) if f.kind == "fn" and f.task == "relations"]
     assert [fault.category for fault in found] == expected
 
 
@@ -128,11 +128,12 @@ def test_every_fault_is_in_one_category(gold, predicted, status):
     mentions = [Mention(name, kind) for kind, own in zip(("Chemical", "Disease"), gold[:2], strict=True) for name in own]
     document = Document("a", TEXT, mentions=tuple(mentions), relations=tuple(Relation(*pair) for pair in gold[2]))
     answers = {("a", task): Answer(tuple(own), status) for task, own in zip(TASKS, predicted, strict=True)}
-    scored, counted = score_predictions([document], answers)["tasks"], count_faults(find_faults([document], answers))
+    scored = match_answers([document], answers)
+    figures, counted = score_answers(scored)["tasks"], count_faults(find_faults(scored))
     for task in TASKS:
         for kind in ("fp", "fn"):
             assert set(counted[task][kind]) <= set(CATEGORIES)
-            assert sum(own["count"] for own in counted[task][kind].values()) == scored[task][kind]
+            assert sum(own["count"] for own in counted[task][kind].values()) == figures[task][kind]
 
 
 def test_filtering_drops_what_is_not_there_or_there_twice():
@@ -141,27 +142,26 @@ def test_filtering_drops_what_is_not_there_or_there_twice():
         ("a", "chemicals"): Answer(("iron", "Zinc", "zinc.", "Zinc"), "ok"),
         ("a", "diseases"): Answer(("gout",), "ok"),
     }
-    filtered = filter_predictions([document], answers)
+    scored = match_answers([document], answers)
+    filtered = filter_predictions(scored)
     assert filtered["a", "chemicals"] == Answer(("Zinc",), "ok")
     assert filtered["a", "diseases"] == Answer((), "empty")
-    scored = score_faults([document], answers)
-    assert scored["raw"]["tasks"]["chemicals"]["precision"] == 0.5
-    assert scored["filtered"]["tasks"]["chemicals"]["precision"] == 1
-    assert scored["raw"]["rates"]["duplicate"] == pytest.approx(2 / 5)
-    assert scored["filtered"]["rates"]["duplicate"] == scored["filtered"]["rates"]["ungrounded"] == 0
+    section = score_faults(scored, score_answers(scored), find_faults(scored))
+    assert section["raw"]["tasks"]["chemicals"]["precision"] == 0.5
+    assert section["filtered"]["tasks"]["chemicals"]["precision"] == 1
+    assert section["raw"]["rates"]["duplicate"] == pytest.approx(2 / 5)
+    assert section["filtered"]["rates"]["duplicate"] == section["filtered"]["rates"]["ungrounded"] == 0
 
 
 def test_truncated_stays_truncated():
     document = Document("a", TEXT, tasks=("diseases",))
-    assert (
-        filter_predictions([document], {("a", "diseases"): Answer(("gout",), "truncated")})["a", "diseases"].status
-        == "truncated"
-    )
+    scored = match_answers([document], {("a", "diseases"): Answer(("gout",), "truncated")})
+    assert filter_predictions(scored)["a", "diseases"].status == "truncated"
 
 
 def test_examples_name_document_item_and_neighbour():
     document = Document("a", TEXT, mentions=(Mention("tremor", "Disease"),), tasks=("diseases",))
-    counted = count_faults(find_faults([document], {("a", "diseases"): Answer(("Tremors",), "ok")}))
+    counted = count_faults(find_faults(match_answers([document], {("a", "diseases"): Answer(("Tremors",), "ok")})))
     assert counted["diseases"]["fp"]["variant"] == {
         "count": 1,
         "examples": [{"document": "a", "item": "Tremors", "near": "tremor"}],

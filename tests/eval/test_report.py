@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from chromium import open_chromium
 
-from data.schema import TASKS, Document, InputError, Mention, Relation
+from data.schema import TASKS, Document, Mention, Relation
 from eval.report.articles import embed_json, utf16_offsets
 from eval.report.page import render_markdown, write_report
-from eval.scoring.confidence import Scored, score_confidence
-from eval.scoring.metrics import score_sections
+from eval.scoring.confidence import TaskItems, score_confidence
+from eval.scoring.faults import find_faults
+from eval.scoring.metrics import score_split
 from eval.scoring.parse import Answer
-from eval.scoring.score import score_predictions
+from eval.scoring.score import match_answers, score_answers
 
 EVIL = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\"> {{data}} <!-- "
 ELSEWHERE = Path(__file__)
@@ -44,28 +45,28 @@ def answer(document: Document, number: int) -> dict:
 
 def evaluate(documents, **extra):
     predictions = {key: own for i, d in enumerate(documents) for key, own in answer(d, i).items()}
-    metrics = score_predictions(documents, predictions) | score_sections(documents[:2], documents, predictions) | extra
+    scored = match_answers(documents, predictions)
+    faults = find_faults(scored)
     sure = {key: tuple(0.9 if i == 0 else 0.4 for i, _ in enumerate(own.items)) for key, own in predictions.items()}
-    return predictions, metrics, sure
+    metrics = score_split(documents[:2], scored, faults) | extra
+    return {"scored": scored, "faults": faults, "metrics": metrics, "confidences": sure}
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """Nine articles, one of which holds markup; all sections there."""
     documents = [article(i, TEXT + (EVIL if i == 4 else "")) for i in range(9)]
-    items = Scored(*map(np.array, ([-0.1, -0.2, -2.0, -3.0], [True, True, True, False])), 4)
+    items = TaskItems(*map(np.array, ([-0.1, -0.2, -2.0, -3.0], [True, True, True, False])), 4)
     baselines = {
         "dictionary": {task: {"f1": 0.3} for task in TASKS},
         "cooccurrence": {"relations": {"f1": 0.2}},
         "base_model": None,
     }
     confidence = score_confidence({"chemicals": items}, {"chemicals": items})
-    predictions, metrics, sure = evaluate(documents, baselines=baselines, confidence=confidence)
+    evaluated = evaluate(documents, baselines=baselines, confidence=confidence)
     path = tmp_path_factory.mktemp("report") / "report.html"
     notes = ["model <b>tiny</b>"]
-    return write_report(
-        path, documents=documents, predictions=predictions, metrics=metrics, confidences=sure, title=f"Run {EVIL}", notes=notes
-    )
+    return write_report(path, **evaluated, title=f"Run {EVIL}", notes=notes)
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +249,7 @@ def test_no_sideways_scrolling_on_a_phone(page):
 @pytest.mark.slow
 def test_500_articles(browser, tmp_path):
     documents = [article(i, TEXT + f"Word{i} " + "more words to read " * 80) for i in range(500)]
-    predictions, metrics, sure = evaluate(documents)
-    path = write_report(tmp_path / "r.html", documents=documents, predictions=predictions, metrics=metrics, confidences=sure)
-    browser.open(path)
+    browser.open(write_report(tmp_path / "r.html", **evaluate(documents)))
     assert found(browser).startswith("500 of 500")
     took = browser.run("(() => { const t = performance.now(); applyFilters(); return performance.now() - t })()")
     browser.type("#search", "word499 ")
@@ -260,24 +259,17 @@ def test_500_articles(browser, tmp_path):
 
 def test_metrics_alone_make_a_report(tmp_path, browser):
     documents = [article(0, ids=False)]
-    predictions = answer(documents[0], 0)
-    metrics = score_predictions(documents, predictions)
+    scored = match_answers(documents, answer(documents[0], 0))
     browser.said.clear()
-    browser.open(write_report(tmp_path / "r.html", documents=documents, predictions=predictions, metrics=metrics))
+    browser.open(write_report(tmp_path / "r.html", scored=scored, faults=[], metrics=score_answers(scored)))
     assert browser.run("[...document.querySelectorAll('h2')].map(h => h.textContent)") == ["Scores", "Faults", "Articles"]
     assert browser.run("document.getElementById('confidence-range').hidden")
     assert browser.said == []
 
 
-def test_a_missing_answer_is_an_error(tmp_path):
-    documents = [article(0), article(1)]
-    with pytest.raises(InputError, match="no prediction for document 'a1'"):
-        write_report(tmp_path / "r.html", documents=documents, predictions=answer(documents[0], 0), metrics={})
-
-
 def test_markdown_tells_the_same_and_holds_no_markup():
     documents = [article(i) for i in range(6)]
-    _, metrics, _ = evaluate(documents)
+    metrics = evaluate(documents)["metrics"]
     written = render_markdown(metrics)
     figures = metrics["tasks"]["diseases"]
     assert f"| diseases | {100 * figures['f1']:.1f} (" in written

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data.schema import TASKS, Document, InputError, Mention, Relation
 from data.text import normalise
 from eval.scoring.parse import Answer, parse_answer
-from eval.scoring.score import count_items, count_rates, score_predictions
+from eval.scoring.score import count_documents, count_rates, match_answers, match_others, score_predictions
 
 ALL = ("tp", "fp", "fn")
 
@@ -53,6 +53,33 @@ def counts(figures) -> tuple:
 )
 def test_items_by_hand(gold, predicted, expected):
     assert count_items(gold, predicted) == expected
+
+
+def count_items(gold, predicted) -> tuple:
+    """Of one answer about one document."""
+    pairs = bool([item for item in [*gold, *predicted] if isinstance(item, tuple)])
+    task = "relations" if pairs else "chemicals"
+    document = Document(
+        "a",
+        "…",
+        mentions=() if pairs else tuple(Mention(name, "Chemical") for name in gold),
+        relations=tuple(Relation(*pair) for pair in gold) if pairs else (),
+        tasks=(task,),
+    )
+    return tuple(count_documents([document], {("a", task): say(*predicted)})[task][0])
+
+
+def test_answers_are_compared_once_and_others_with_the_same_gold():
+    documents = [chemicals("a", "Zinc", "lead"), chemicals("b")]
+    scored = match_answers(documents, {("a", "chemicals"): say("tin", "zinc", "ZINC"), ("b", "chemicals"): say()})
+    key = ("a", "chemicals")
+    assert (scored.right(key), scored.wrong(key), scored.missed(key)) == (["zinc"], ["tin"], ["lead"])
+    assert scored.gold[key] == {"zinc": "Zinc", "lead": "lead"} and scored.predicted[key] == {"tin": "tin", "zinc": "zinc"}
+    others = match_others(scored, {key: say("lead"), ("b", "chemicals"): say("tin")})
+    assert others.counts["chemicals"].tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert others.gold is scored.gold and others.weights is scored.weights
+    with pytest.raises(InputError, match="no prediction for document 'b'"):
+        match_others(scored, {key: say("lead")})
 
 
 def test_a_corpus_by_hand():
@@ -141,7 +168,7 @@ def test_a_task_that_is_not_asked_counts_nothing():
 
 def test_rates_by_hand():
     document = chemicals("a", "zinc", text="Zinc and lead were given.")
-    rates = count_rates([document], {("a", "chemicals"): say("Zinc", "zinc", "iron", "le")})
+    rates = count_rates(match_answers([document], {("a", "chemicals"): say("Zinc", "zinc", "iron", "le")}))
     assert rates["duplicate"] == 0.25
     assert rates["ungrounded"] == 0.5  # iron is not there, and le is no whole word
     assert rates["malformed"] == rates["truncated"] == rates["empty"] == 0

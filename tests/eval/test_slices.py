@@ -6,7 +6,7 @@ import pytest
 
 from data.schema import TASKS, Document, Mention, Relation
 from eval.scoring.parse import Answer
-from eval.scoring.score import score_predictions
+from eval.scoring.score import match_answers, score_predictions
 from eval.scoring.slices import SLICES, score_slices
 
 
@@ -41,7 +41,7 @@ PREDICTIONS = {
 
 @pytest.fixture(scope="module")
 def slices():
-    return score_slices(TRAIN, DOCUMENTS, PREDICTIONS)
+    return score_slices(TRAIN, match_answers(DOCUMENTS, PREDICTIONS))
 
 
 def counts(figures):
@@ -95,5 +95,5 @@ def test_articles_are_counted(slices):
 
 def test_a_task_that_nobody_asked_has_no_slices():
     documents = [DOCUMENTS[2]]
-    sliced = score_slices([], documents, {("c", "chemicals"): Answer((), "empty")})
+    sliced = score_slices([], match_answers(documents, {("c", "chemicals"): Answer((), "empty")}))
     assert sliced["relations"]["length"] == {}

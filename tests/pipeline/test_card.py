@@ -157,14 +157,14 @@ def test_no_run_no_card(tmp_path):
 
 
 def test_conventions_and_slices_are_folded_in_without_a_word_of_the_corpus(tmp_path):
-    from eval.scoring.metrics import score_sections
+    from eval.scoring.metrics import score_split
     from eval.scoring.parse import Answer
-    from eval.scoring.score import score_predictions
+    from eval.scoring.score import match_answers
     from pipeline.publish.card import render_results
 
     document = Document("1", "Zorbine caused morlitis.", None, (Mention("Zorbine", "Chemical"), Mention("morlitis", "Disease")))
     answers = {("1", task): Answer((), "empty") for task in document.tasks}
-    metrics = score_predictions([document], answers) | score_sections([document], [document], answers)
+    metrics = score_split([document], match_answers([document], answers), [])
     results = render_results(metrics)
     assert "<details>" in results and "alias-aware" in results and "What makes chemicals hard" in results
     assert "Zorbine" not in results and "morlitis" not in results
