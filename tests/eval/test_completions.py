@@ -1,6 +1,7 @@
 """Generation against the plainest reference there is: the whole sequence read again for every token, one chat at a time."""
 
-import io
+import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from small_llama import small_model, small_tokenizer
 
 from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
-from eval import completions as generate
 from eval.chat_template import read_template
 from eval.chats import plan_chats
 from eval.completions import write_completions
@@ -144,7 +144,7 @@ def test_a_file_is_gone_on_with_and_a_half_line_cut(model, tokenizer, documents,
     assert part.read_bytes() == before[1]
 
 
-def test_an_interruption_loses_one_batch_at_most(documents, tmp_path):
+def test_an_interruption_loses_nothing_that_came(documents, tmp_path):
     def engine(chats):
         for number, chat in enumerate(chats):
             if number == 4:
@@ -265,12 +265,85 @@ def test_each_document_is_asked_its_own_tasks_unless_told_otherwise():
     assert [(chat.tasks, chat.budgets) for chat in chats[:2]] == [(("chemicals",), (2,)), (("relations",), (3,))]
 
 
-def test_progress_is_shown_when_asked_and_silent_off_a_terminal(documents):
-    batches = [[{}] * 9, [{}] * 18]
+def say_nothing(chats):
+    for chat in chats:
+        yield [{"document": chat.document.id, "task": task, "completion": "-", "finish": "stop"} for task in chat.tasks]
+
+
+def write(documents, path, engine=say_nothing, **settings):
+    return write_completions(engine, documents, path, layout="conversation", max_new_tokens=5, **settings)
+
+
+def test_progress_is_shown_when_asked_and_silent_off_a_terminal(documents, tmp_path, capsys):
     for shown in (True, None):
-        stream = io.StringIO()
-        list(generate._report(batches, 27, 0, 9, shown, stream))
-        assert ("9/9 documents" in stream.getvalue()) is bool(shown)
+        write(documents, tmp_path / f"{shown}.jsonl", progress=shown)
+        assert ("27/27" in capsys.readouterr().err) is bool(shown)
+
+
+def test_answers_are_kept_with_what_produced_them(documents, tmp_path):
+    path = write(documents, tmp_path / "a" / "completions.jsonl", provenance={"engine": "x", "weights": {"a": "1" * 64}})
+    beside = json.loads((tmp_path / "a" / "provenance.json").read_text(encoding="utf-8"))
+    assert beside.keys() == {"engine", "weights", "layout", "max_new_tokens", "prompts_sha256"}
+    before = path.read_bytes()
+
+    def never(chats):
+        raise AssertionError("asked again, or opened for nothing")
+
+    write(documents, path, never, provenance={"weights": {"a": "1" * 64}, "engine": "x"})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("provenance", "change", "message"),
+    [
+        ({"engine": "y"}, None, "engine: x there, y here"),
+        ({"engine": "x", "weights": {"a": "2" * 64}}, None, "weights a: 111111111111… there, 222222222222… here"),
+        (None, "article", "prompts_sha256"),
+        (None, "provenance", r"provenance.json is missing"),
+        (None, "rows", "line"),
+    ],
+)
+def test_answers_of_another_variant_are_refused_with_the_way_out(documents, tmp_path, provenance, change, message):
+    known = {"engine": "x", "weights": {"a": "1" * 64}}
+    path = write(documents, tmp_path / "a" / "completions.jsonl", provenance=known)
+    if change == "article":
+        documents = [replace(documents[0], text="Another text."), *documents[1:]]
+    if change == "provenance":
+        (tmp_path / "a" / "provenance.json").unlink()
+    if change == "rows":
+        path.unlink()  # nothing was answered: started over, whatever stands beside it
+        assert write(documents, path, provenance={"engine": "y"}).exists()
+        return
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=message) as refused:
+        write(documents, path, provenance=provenance or known)
+    assert f"delete {tmp_path / 'a'}" in str(refused.value)
+    assert path.read_bytes() == before
+
+
+def test_one_process_writes_a_file_at_a_time(documents, tmp_path):
+    path = tmp_path / "completions.jsonl"
+
+    def second(chats):
+        with pytest.raises(InputError, match="another process is writing these answers"):
+            write(documents, path)
+        yield from say_nothing(chats)
+
+    write(documents, path, second)
+    assert len(rows_by_task(path)) == len(documents) * 3
+    write(documents, path)
+
+
+def test_an_answer_that_comes_twice_is_written_once_and_odd_line_breaks_are_read_back(documents, tmp_path):
+    def twice(chats):
+        for rows in say_nothing(chats):
+            rows = [row | {"completion": "- a\u2028b\x85c"} for row in rows]
+            yield rows[:1]
+            yield rows
+
+    path = write(documents, tmp_path / "completions.jsonl", twice)
+    assert path.read_text(encoding="utf-8").count("\n") == len(documents) * 3
+    write(documents, path)
 
 
 def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp_path):

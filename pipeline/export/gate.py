@@ -1,0 +1,66 @@
+"""The test that an exported model must pass: that it lost no more F1 than may be lost, shown, not merely not disproved.
+
+Counts are (tp, fp, fn) per document, [documents, 3], of the adapter and of the export on the same documents. A file passes where
+the whole 95 % interval of its change lies above minus what may be lost (a non-inferiority test), in all items together and in
+each task; so few documents, or many changed answers, refuse a file rather than pass it. Figures are fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from data.schema import TASKS
+from eval.scoring.stats import f1_of
+
+MAY_LOSE = {"micro": 0.02} | dict.fromkeys(TASKS, 0.05)
+"""F1. A task has fewer items than all three, so less can be shown of it: 100 abstracts hold some 200 relations."""
+# The share of answers equal letter by letter under which a file is another model, whatever its F1: as many bits, and fewer.
+LEAST_EQUAL, LEAST_EQUAL_LOSSY = 0.9, 0.7
+SAME_BITS = ("16-bit", "F32", "F16", "BF16", "Q8_0")
+Z = NormalDist().inv_cdf(0.975)
+
+
+def judge_change(before: np.ndarray, after: np.ndarray, may_lose: float) -> dict:
+    """F1 before and after, the change with its 95 % interval, and what this test can find.
+
+    {"f1", "adapter_f1", "change", "ci95", "may_lose", "passed", "power": {"lossless_passes", "refused_from"}}. A lossless file
+    of as many changed answers passes in a share of `lossless_passes` of such tests; one that loses `refused_from` or more is
+    refused in 95 of 100. Without any item the interval and the power are None, and nothing is refused.
+
+    The interval is a score interval: sqrt(n) plus what a document not yet seen to change might add, so that no change at all in
+    few documents proves little (with none in n items, 3.8/n, where the exact Poisson bound is 3.7/n).
+    """
+    old, new = float(f1_of(before.sum(axis=0))), float(f1_of(after.sum(axis=0)))
+    found = {"f1": new, "adapter_f1": old, "change": new - old, "may_lose": may_lose}
+    items = after @ [2, 1, 1]  # predicted and gold, by document
+    if not items.sum():
+        return found | {"ci95": None, "passed": new >= old, "power": None}
+    # Each document's part in the change; their sum is the change, exactly.
+    parts = (2 * (after[:, 0] - before[:, 0]) - old * (items - before @ [2, 1, 1])) / items.sum()
+    spread = float(np.square(parts).sum())
+    step = max(2 / float(items.sum()), sqrt(spread / max(1, np.count_nonzero(parts))))  # what one changed document is worth
+    reach = Z**2 / 2 * step + Z * sqrt(spread + (Z * step / 2) ** 2)
+    ends = [new - old - reach, new - old + reach]
+    return found | {"ci95": ends, "passed": ends[0] > -may_lose, "power": describe_power(may_lose, reach, sqrt(spread + step**2))}
+
+
+def describe_power(may_lose: float, reach: float, error: float) -> dict[str, float]:
+    """What a test finds whose interval reaches so far to either side, where the change found errs by `error` (one sigma)."""
+    normal = NormalDist()
+    passes = normal.cdf((may_lose - reach) / error)
+    return {"lossless_passes": passes, "refused_from": max(0.0, may_lose - reach + normal.inv_cdf(0.95) * error)}
+
+
+def judge_counts(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    """`judge_change` of "micro", all items together, and of each task that has items."""
+    pairs = {"micro": (sum(before.values()), sum(after.values()))} | {task: (before[task], after[task]) for task in before}
+    return {name: judge_change(*pair, MAY_LOSE[name]) for name, pair in pairs.items()}
+
+
+def least_equal(quant: str, adapter_in_4bit: bool) -> float:
+    """The least share of answers that must be equal; an adapter that answered over a 4-bit base answers otherwise than 16 bits."""
+    return LEAST_EQUAL if quant in SAME_BITS and not adapter_in_4bit else LEAST_EQUAL_LOSSY
