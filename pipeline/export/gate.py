@@ -1,8 +1,8 @@
 """The test that an exported model must pass: that it lost no more F1 than may be lost, shown, not merely not disproved.
 
-Counts are (tp, fp, fn) per document, [documents, 3], of the adapter and of the export on the same documents. A file passes where
-the whole 95 % interval of its change lies above minus what may be lost (a non-inferiority test), in all items together and in
-each task; so few documents, or many changed answers, refuse a file rather than pass it. Figures are fractions.
+Counts are (tp, fp, fn) per document, [documents, 3], of the adapter and of the export on the same documents. A file passes
+where the whole 95 % interval of its change lies above minus what may be lost (a non-inferiority test), in all items together
+and in each task; so few documents, or many changed answers, refuse a file rather than pass it. Figures are fractions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def judge_change(before: np.ndarray, after: np.ndarray, may_lose: float) -> dict
     step = max(2 / float(items.sum()), sqrt(spread / max(1, np.count_nonzero(parts))))  # what one changed document is worth
     reach = Z**2 / 2 * step + Z * sqrt(spread + (Z * step / 2) ** 2)
     ends = [new - old - reach, new - old + reach]
-    return found | {"ci95": ends, "passed": ends[0] > -may_lose, "power": describe_power(may_lose, reach, sqrt(spread + step**2))}
+    power = describe_power(may_lose, reach, sqrt(spread + step**2))
+    return found | {"ci95": ends, "passed": ends[0] > -may_lose, "power": power}
 
 
 def describe_power(may_lose: float, reach: float, error: float) -> dict[str, float]:
@@ -62,5 +63,5 @@ def judge_counts(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarra
 
 
 def least_equal(quant: str, adapter_in_4bit: bool) -> float:
-    """The least share of answers that must be equal; an adapter that answered over a 4-bit base answers otherwise than 16 bits."""
+    """The least share of answers that must be equal: less where fewer bits answer, in the file or in the adapter's base."""
     return LEAST_EQUAL if quant in SAME_BITS and not adapter_in_4bit else LEAST_EQUAL_LOSSY

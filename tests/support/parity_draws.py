@@ -1,0 +1,73 @@
+"""Draws of an adapter's and an export's counts, as a corpus of abstracts gives them: what the parity gate is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data.schema import TASKS
+
+# Gold items, recall and false positives of a document: what a tuned Llama finds in abstracts, roughly.
+GOLD = {"chemicals": 3.5, "diseases": 4.0, "relations": 2.2}
+RECALL = {"chemicals": 0.88, "diseases": 0.78, "relations": 0.42}
+WRONG = {"chemicals": 0.5, "diseases": 1.0, "relations": 1.2}
+
+
+def draw_adapter(chance: np.random.Generator, documents: int) -> dict[str, np.ndarray]:
+    """(tp, fp, fn) by task and document, [documents, 3]."""
+    counts = {}
+    for task in TASKS:
+        gold = chance.poisson(GOLD[task], documents)
+        found = chance.binomial(gold, RECALL[task])
+        counts[task] = np.stack([found, chance.poisson(WRONG[task], documents), gold - found], axis=1)
+    return counts
+
+
+def draw_export(
+    chance: np.random.Generator,
+    adapter: Mapping[str, np.ndarray],
+    changed: float,
+    loss: Mapping[str, float],
+    whole_answers: bool = False,
+) -> dict[str, np.ndarray]:
+    """The adapter's counts with a share of answers `changed` by an item, as often for the better, and F1 lost by `loss`.
+
+    An item lost is another one said in its place; with `whole_answers` all of an answer's items are lost together.
+    """
+    return {
+        task: lose(chance, change(chance, counts, changed), loss.get(task, 0.0), whole_answers)
+        for task, counts in adapter.items()
+    }
+
+
+def change(chance: np.random.Generator, counts: np.ndarray, share: float) -> np.ndarray:
+    counts, better = counts.copy(), chance.random(len(counts)) < 0.5
+    for number in np.flatnonzero(chance.random(len(counts)) < share):
+        tp, fp, fn = counts[number]
+        if better[number] and fn:
+            counts[number] += (1, -1, -1) if fp and chance.random() < 0.5 else (1, 0, -1)
+        elif tp and not better[number]:
+            counts[number] += (-1, 1, 1) if chance.random() < 0.5 else (-1, 0, 1)
+    return counts
+
+
+def lose(chance: np.random.Generator, counts: np.ndarray, loss: float, whole_answers: bool) -> np.ndarray:
+    tp, fp, fn = counts.sum(axis=0)
+    share = loss * (2 * tp + fp + fn) / (2 * tp)
+    lost = counts[:, 0] * (chance.random(len(counts)) < share) if whole_answers else chance.binomial(counts[:, 0], share)
+    return counts + np.stack([-lost, lost, lost], axis=1)
+
+
+def share_passed(
+    documents: int, *, changed: float, loss: Mapping[str, float], whole_answers: bool = False, draws: int = 200, seed: int = 0
+) -> float:
+    """The share of draws in which the export passes the gate."""
+    from pipeline.export.gate import judge_counts
+
+    chance, passed = np.random.default_rng(seed), 0
+    for _ in range(draws):
+        adapter = draw_adapter(chance, documents)
+        judged = judge_counts(adapter, draw_export(chance, adapter, changed, loss, whole_answers))
+        passed += all(figures["passed"] for figures in judged.values())
+    return passed / draws
