@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
 from data.schema import InputError
 from data.table import printable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A file or folder that cannot be read or written: not the work's fault but that of the path the user gave.
+OF_THE_PLACE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -30,13 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parse_arguments(arguments)
     quiet_libraries(options.debug)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             result, text, code = options.command(options)
     except InputError as error:
         return fail(options, 2, str(error))
-    except KeyboardInterrupt:
-        return fail(options, 1, "interrupted; the same command goes on where it stopped")
+    except KeyboardInterrupt as stop:
+        return fail(options, 1, str(stop) or "interrupted; the same command goes on where it stopped")
+    except OSError as error:
+        return fail(options, 2 if error.errno in OF_THE_PLACE else 1, describe_os_error(error))
     except Exception as error:  # the one place where a failure of the program becomes an exit code
         return fail(options, 1, f"{type(error).__name__}: {error}")
     try:
@@ -44,6 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has had enough; Python would complain once more on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def interrupt(*_: object) -> None:
+    """What a machine that is taken away sends ends a command as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def describe_os_error(error: OSError) -> str:
+    """The path first, then what is wrong with it and what to do."""
+    name = error.filename or error.filename2
+    if error.errno not in OF_THE_PLACE or name is None and error.errno not in FULL:
+        return f"{type(error).__name__}: {error}"
+    cure = "free some space" if error.errno in FULL else "choose a folder that can be written"
+    return f"{name or 'the disk'}: {error.strerror}; {cure}, and give the same command again"
 
 
 def quiet_libraries(debug: bool) -> None:
@@ -58,7 +83,7 @@ def quiet_libraries(debug: bool) -> None:
 def fail(options: argparse.Namespace, code: int, message: str) -> int:
     if options.debug:
         raise
-    print(printable(f"medner {options.name}: {message}"), file=sys.stderr)
+    print(printable(f"{options.prog}: {message}"), file=sys.stderr)
     return code
 
 

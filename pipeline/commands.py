@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,13 +56,17 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     compare.add_argument("run_a", type=Path)
     compare.add_argument("run_b", type=Path)
     compare.add_argument("--split", default="test", choices=("validation", "test"))
-    evaluate = add(commands, "evaluate", evaluate_command, "evaluate a run again: grounded, or what it exported, on any engine")
+    evaluate = add(
+        commands, "evaluate", alone(evaluate_command), "evaluate a run again: grounded, or what it exported, on any engine"
+    )
     add_evaluate_arguments(evaluate)
-    export = add(commands, "export", export_command, "merge a run's adapter, write GGUF files, check that they answer alike")
+    export = add(
+        commands, "export", alone(export_command), "merge a run's adapter, write GGUF files, check that they answer alike"
+    )
     export.add_argument("run", type=Path)
     export.add_argument("--gguf", nargs="+", default=["q8_0"], choices=typing.get_args(Quant), help="default: q8_0")
     export.add_argument("--merged", action="store_true", help="keep the merged 16-bit model")
-    push = add(commands, "push", push_command, "publish a run to the Hub, or go on with a push that was cut off")
+    push = add(commands, "push", alone(push_command), "publish a run to the Hub, or go on with a push that was cut off")
     push.add_argument("run", type=Path)
     add_push_arguments(push)
     plan = add(commands, "plan", plan_command, "what a GPU would be asked to do: precision, batch, memory and time")
@@ -93,8 +98,20 @@ def add(commands: argparse._SubParsersAction, name: str, work: object, about: st
     parser = commands.add_parser(name, help=about, description=about)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(command=work)
+    parser.set_defaults(command=work, prog=parser.prog)  # errors name the whole command
     return parser
+
+
+def alone(work: Callable[[argparse.Namespace], Outcome]) -> Callable[[argparse.Namespace], Outcome]:
+    """`work` on `options.run`, with no other medner at work in that folder."""
+
+    def do_alone(options: argparse.Namespace) -> Outcome:
+        from pipeline.run_folder import lock_existing
+
+        with lock_existing(options.run):
+            return work(options)
+
+    return do_alone
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +146,7 @@ def run_command(options: argparse.Namespace) -> Outcome:
     if not options.push:
         return result, text, code
     options.run = options.out
-    pushed, address, code = push_command(options)
+    pushed, address, code = alone(push_command)(options)
     return result | pushed, f"{text}\n{address}", code
 
 

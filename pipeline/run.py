@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from data.audit import audit_corpora, audit_split
@@ -18,26 +18,59 @@ from data.schema import SPLITS, InputError, document_to_json
 from data.split import read_split_folder, split_documents
 from pipeline.config import Explicit, Settings, apply_settings, write_settings
 from pipeline.evaluate_split import evaluate_split
-from pipeline.run_folder import RunFolder, open_run, read_run
+from pipeline.lock import lock_run
+from pipeline.run_folder import RunFolder, hash_adapter, open_run, read_run, refuse_foreign, require_adapter
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
 
 def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str | None = None) -> RunFolder:
     """Do whatever of the job is not done yet, up to and with the stage `until`."""
-    from pipeline.model import model_path, prepare_engine
+    from pipeline.model import model_path
 
     settings = apply_settings(explicit)
     model_path(settings.model.name)  # before --fresh deletes a run for one that cannot be
-    run = open_run(path, explicit, data_files(settings, path), fresh)
-    for name, work in STAGES.items():
-        if name != "data" and not run.done(name):
-            prepare_engine(run.path / "unsloth_compiled_cache")  # Unsloth patches transformers, so it comes before it
-        if run.stage(name, lambda work=work: work(run)):
-            print(f"{name}: done in {run.manifest['stages'][name]['seconds']:.1f} s", file=sys.stderr)
-        if name == until:
-            break
+    files = data_files(settings, path)
+    refuse_foreign(path)
+    with lock_run(path):
+        run = open_run(path, explicit, files, fresh)
+        for name, work in STAGES.items():
+            if not run.done(name):
+                do_stage(run, name, work)
+            if name == until:
+                break
     return run
+
+
+def do_stage(run: RunFolder, name: str, work: Callable[[RunFolder], dict | None]) -> None:
+    """Raises KeyboardInterrupt, saying what is kept, where the user ends it."""
+    from pipeline.model import prepare_engine
+
+    try:
+        if name != "data":
+            prepare_engine(run.path / "unsloth_compiled_cache")  # Unsloth patches transformers, so it comes before it
+        require_adapter(run)
+        run.stage(name, lambda: work(run))
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(describe_interruption(run, name, str(stop))) from None
+    print(f"{name}: done in {run.manifest['stages'][name]['seconds']:.1f} s", file=sys.stderr)
+
+
+def describe_interruption(run: RunFolder, name: str, how: str) -> str:
+    """Where the run was, what is kept of it, and how to go on."""
+    kept = [f"stages {', '.join(run.manifest['stages'])}"] if run.manifest["stages"] else []
+    checkpoints = sorted(run.path.glob("checkpoints/checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    if name == "train" and checkpoints:
+        kept.append(f"training up to step {checkpoints[-1].name.partition('-')[2]}")
+    if name.startswith("evaluate"):
+        files = run.path.glob("eval/test/base/completions.jsonl" if name == "evaluate_base" else "eval/*/completions.jsonl")
+        kept += [f"{count_lines(file)} answers in {file.relative_to(run.path)}" for file in sorted(files)]
+    what = "; ".join(kept) if kept else "nothing yet"
+    return f"interrupted in stage {name}{how and f' {how}'}; kept: {what}. The same command goes on from there"
+
+
+def count_lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n")
 
 
 def data_files(settings: Settings, path: Path) -> dict[str, Path]:
@@ -136,7 +169,7 @@ def train_run(run: RunFolder) -> dict:
     if tracked:
         stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)
-    return facts
+    return facts | {"adapter_sha256": hash_adapter(run.path / "adapter")}
 
 
 def evaluate_run(run: RunFolder) -> dict:

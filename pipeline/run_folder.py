@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import json
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from data.files import write_json
 from data.schema import InputError
+from pipeline import changes
 from pipeline.config import Explicit, Settings, apply_settings, flatten, read_settings_file, write_settings
+from pipeline.lock import LOCK_FILES, lock_run
 
+FORMAT = 1  # of the run folder; a later one is refused
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "bitsandbytes", "datasets", "llguidance", "gguf")
 
 FIRST_FILES = ("config.yaml", "config.yaml.part", "manifest.json.part")
@@ -31,14 +38,27 @@ class RunFolder:
     def __init__(self, path: Path, manifest: dict, settings: Settings):
         self.path, self.manifest, self.settings = path, manifest, settings
 
+    @property
+    def asked(self) -> Explicit:
+        """The settings that the user's commands named, all of them where an earlier version made the run."""
+        return self.manifest.get("asked", flatten(self.settings))
+
     def stage(self, name: str, work: Callable[[], dict | None]) -> bool:
-        """Do `work` unless it is done; record it with its seconds and whatever facts it returns. Returns whether it ran."""
+        """Do `work` unless it is done; record it with its seconds and whatever facts it returns. Returns whether it ran.
+
+        A stage that refuses a setting (InputError) is recorded as the one that did.
+        """
         if self.done(name):
             return False
         started = time.monotonic()
-        facts = work() or {}
+        try:
+            facts = work() or {}
+        except InputError:
+            self.record(refused=name)
+            raise
         seconds = round(time.monotonic() - started, 2)
         self.manifest["stages"][name] = {"finished": now(), "seconds": seconds} | facts
+        self.manifest.pop("refused", None)
         self.save()
         return True
 
@@ -57,22 +77,23 @@ class RunFolder:
 def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fresh: bool) -> RunFolder:
     """A new run folder, or an earlier one to go on with.
 
-    Raises InputError where the folder holds something else, or a run on other data or of other explicit settings.
+    Raises InputError where the folder holds something else, or a run on other data, or one whose finished stages read other
+    settings than these.
     """
     digest = hash_files(data_files.values())
     if fresh:
         remove_run(path)
     if (path / "manifest.json").exists():
         run = read_run(path)
-        other = find_difference(run, explicit, digest)
-        if not other:
-            return run
         if run.manifest["stages"]:
-            raise InputError(f"--out {path}: holds a run {other}; name another --out, or start over with --fresh")
-    elif holds_something_else(path):
-        raise InputError(f"--out {path}: exists and is not a run folder; name another or empty it")
+            return go_on(run, explicit, digest)
+        if run.manifest["data_sha256"] == digest and not changes.changed_names(run.asked, explicit):
+            return run
+    else:
+        refuse_foreign(path)
     settings = apply_settings(explicit)
     manifest = {
+        "format": FORMAT,
         "medner": importlib.metadata.version("medner"),
         "created": now(),
         "seed": settings.train.seed,
@@ -80,6 +101,7 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
         "data_sha256": digest,
         "git_commit": git_commit(),
         "versions": versions(),
+        "asked": changes.to_json(explicit),
         "stages": {},
     }
     path.mkdir(parents=True, exist_ok=True)
@@ -89,8 +111,48 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
     return run
 
 
+def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
+    """An earlier run that finished a stage, with what may still be changed as it is asked for now."""
+    stages = run.manifest["stages"]
+    other = f"on other data ({', '.join(run.manifest['data'].values())})" if run.manifest["data_sha256"] != digest else None
+    other = other or changes.find_conflict(run.settings, stages, explicit)
+    if other:
+        raise InputError(f"--out {run.path}: holds a run {other}; name another --out, or start over with --fresh")
+    asked = changes.merge_asked(run.asked, explicit, stages, take_back="refused" in run.manifest)
+    changed = [name for name in changes.changed_names(run.asked, asked) if not name.startswith("data.")]
+    if not changed:
+        return run
+    training = (run.path / "checkpoints").exists() and not any(changes.is_read(name, ["train"]) for name in changed)
+    run.settings = changes.resolve_again(run.settings, asked, [*stages, "train"] if training else [*stages])
+    if changes.needs_plan(changed):
+        stages.pop("plan", None)
+    if not training:
+        set_aside_checkpoints(run)
+    run.manifest["asked"] = changes.to_json(asked)
+    write_settings(run.settings, run.path / "config.yaml")
+    run.save()
+    print(f"changed since this run began: {', '.join(changed)}", file=sys.stderr)
+    return run
+
+
+def lock_existing(path: Path) -> AbstractContextManager[None]:
+    """Holds a run that is there. Raises InputError where `path` is none, or another medner is at work in it."""
+    read_manifest(path)
+    return lock_run(path)
+
+
+def set_aside_checkpoints(run: RunFolder) -> None:
+    """Keep what was trained with other settings, under another name: training begins anew."""
+    folder = run.path / "checkpoints"
+    if run.done("train") or not folder.exists():
+        return
+    old = next(path for n in itertools.count(1) if not (path := run.path / f"checkpoints-{n}").exists())
+    folder.replace(old)
+    print(f"WARNING: training begins anew with other settings; what there was of it is kept in {old}", file=sys.stderr)
+
+
 def read_run(path: Path) -> RunFolder:
-    """An existing run. Raises InputError where `path` is none."""
+    """An existing run. Raises InputError where `path` is none, or one that a later version made."""
     manifest = read_manifest(path)
     return RunFolder(path, manifest, apply_settings(read_settings_file(path / "config.yaml")))
 
@@ -102,40 +164,59 @@ def read_manifest(path: Path) -> dict:
         manifest = None
     except json.JSONDecodeError as error:
         raise InputError(f"{path / 'manifest.json'}:{error.lineno}: broken JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InputError(f"{path / 'manifest.json'}: broken: {error}") from None
     # other programs write a manifest.json too, and --fresh must not delete theirs
     if not isinstance(manifest, dict) or not {"stages", "data_sha256"} <= manifest.keys():
         raise InputError(f"{path}: not a run folder; name another, or make one with `medner run --out FOLDER`")
+    refuse_later(path, manifest)
     return manifest
 
 
-def find_difference(run: RunFolder, explicit: Explicit, digest: str) -> str | None:
-    """How an earlier run differs from what is asked for now, in words; None where it can be gone on with."""
-    if run.manifest["data_sha256"] != digest:
-        return f"on other data ({', '.join(run.manifest['data'].values())})"
-    saved = flatten(run.settings)
-    for name, value in explicit.items():
-        is_file = name.startswith("data.") and name != "data.seed"  # their content was compared
-        if value is not None and not is_file and saved[name] != value:
-            return f"with {name}={saved[name]}, not {value}"
-    return None
+def refuse_later(path: Path, manifest: dict) -> None:
+    """Raises InputError for a run that a later medner made: its files may mean something else."""
+    ours, theirs = importlib.metadata.version("medner"), str(manifest.get("medner", "0"))
+    if manifest.get("format", 0) > FORMAT or _numbers(theirs) > _numbers(ours):
+        raise InputError(f"{path}: was made by medner {theirs}, later than this one ({ours}); update medner to go on with it")
+
+
+def _numbers(version: str) -> list[int]:
+    """
+    >>> _numbers("0.10.1rc1") > _numbers("0.9")
+    True
+    """
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
 
 
 def remove_run(path: Path) -> None:
     """Delete an earlier run for --fresh; anything that is not a run is left alone."""
-    if holds_something_else(path):
-        read_manifest(path)
-        shutil.rmtree(path)
+    if not holds_something(path):
+        return
+    read_manifest(path)
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name not in LOCK_FILES:
+            entry.unlink()
 
 
-def holds_something_else(path: Path) -> bool:
+def refuse_foreign(path: Path) -> None:
+    """Raises InputError where `path` holds something that is no run."""
+    if holds_something(path) and not (path / "manifest.json").exists():
+        raise InputError(f"--out {path}: exists and is not a run folder; name another or empty it")
+
+
+def holds_something(path: Path) -> bool:
     """Whether there is more than what a run leaves that was killed before its first manifest."""
-    return path.is_file() or path.exists() and any(entry.name not in FIRST_FILES for entry in path.iterdir())
+    return path.is_file() or path.exists() and any(entry.name not in (*FIRST_FILES, *LOCK_FILES) for entry in path.iterdir())
 
 
 def hash_files(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -161,5 +242,26 @@ def now() -> str:
 
 
 def require_stage(run: RunFolder, name: str) -> None:
+    """Raises InputError where the run has not come so far, or its adapter is no longer the one that was trained."""
     if not run.done(name):
         raise InputError(f"{run.path}: has not reached its stage {name!r}; finish it with medner run --out {run.path}")
+    require_adapter(run)
+
+
+def require_adapter(run: RunFolder) -> None:
+    """Raises InputError where a file of adapter/ is missing, or not the one that training wrote."""
+    trained = run.manifest["stages"].get("train", {}).get("adapter_sha256", {})
+    for name, digest in trained.items():
+        file = run.path / "adapter" / name
+        if not file.is_file():
+            fault = "is missing"
+        elif hash_files([file]) != digest:
+            fault = "is damaged: not the file that training wrote"
+        else:
+            continue
+        raise InputError(f"{file}: {fault}; put back sha256 {digest[:12]}…, or train again with medner run --fresh")
+
+
+def hash_adapter(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of an adapter, for the manifest."""
+    return {file.name: hash_files([file]) for file in sorted(folder.iterdir()) if file.is_file() and file.name != "README.md"}

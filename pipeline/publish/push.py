@@ -16,7 +16,7 @@ from data.schema import InputError
 from pipeline.export.names import default_name, is_repository
 from pipeline.publish.card import write_card
 from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload, verify
-from pipeline.run_folder import RunFolder, read_run
+from pipeline.run_folder import RunFolder, read_run, require_adapter
 
 ARTIFACTS = ("adapter", "merged", "gguf", "checkpoints")
 ADAPTER_FILES = (
@@ -40,6 +40,7 @@ def push(run: Path, repo: str | None, *, artifacts: Sequence[str], private: bool
     again; either way everything local is kept.
     """
     folder = read_run(run)
+    require_adapter(folder)
     base = json.loads(_require(run / "adapter" / "medner.json").read_text(encoding="utf-8"))["base_model"]
     groups = plan_uploads(run, artifacts, base)
     if not force:

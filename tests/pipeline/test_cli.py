@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from articles import invent
@@ -25,7 +28,7 @@ def corpus(tmp_path):
 
 
 def files_of(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def call(*arguments):
@@ -87,7 +90,7 @@ def test_a_bad_corpus_is_one_line_with_its_place(tmp_path, capsys, command, cont
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert main(command.format(file=file, out=out).split()) == 2
     stdout, stderr = capsys.readouterr()
-    assert not stdout and stderr.startswith(f"medner {command.split()[0]}: {file}{message}") and stderr.count("\n") == 1
+    assert not stdout and stderr.startswith(f"medner {name_of(command)}: {file}{message}") and stderr.count("\n") == 1
     if out.exists():  # a run that got nowhere: the mended file may be given with the same command
         assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["stages"] == {}
 
@@ -101,7 +104,8 @@ def test_a_bad_corpus_is_one_line_with_its_place(tmp_path, capsys, command, cont
         ("--config none.yaml", "none.yaml: no such file"),
         ("--set model.name=./none", "model.name=./none: no config.json there"),
         ("--set model.name=none --fresh", "model.name=none: no config.json there"),
-        ("--set train.max_steps=3", "holds a run with train.max_steps=2, not 3"),
+        ("--set data.seed=3", "holds a run with data.seed=42, not 3"),
+        ("--set publish.repo=a/b/c", "must be USER/NAME"),
         ("--data {other}", "holds a run on other data"),
         ("--data {folder}", "is a directory, expected a file"),
         ("--data {folder}/none --fresh", "no such file"),
@@ -141,13 +145,31 @@ def test_converting_writes_over_nothing(corpus, tmp_path, capsys):
     assert target.read_text(encoding="utf-8") == "mine"
 
 
-def test_work_that_fails_is_one_line_and_exit_code_1(corpus, capsys):
+def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_2(corpus, capsys):
     below_a_file = ["data", "convert", str(corpus), str(corpus / "target"), "--to", "instruct"]
-    assert main(below_a_file) == 1
+    assert main(below_a_file) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("medner data: ") and "Error: " in err and err.count("\n") == 1
+    assert not out and err.startswith(f"medner data convert: {corpus}") and "choose a folder" in err and err.count("\n") == 1
     with pytest.raises(OSError):
         main([*below_a_file, "--debug"])
+
+
+@pytest.mark.parametrize(("number", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "choose a folder")])
+def test_a_full_disk_and_a_read_only_folder_name_the_path(corpus, tmp_path, monkeypatch, capsys, number, cure):
+    def fail(self, *_, **__):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    assert main(["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"medner run: {tmp_path / 'run'}/") and cure in err and err.count("\n") == 1
+
+
+def test_work_that_fails_is_one_line_and_exit_code_1(corpus, monkeypatch, capsys):
+    monkeypatch.setattr("data.audit.audit_path", lambda *_: 1 / 0)
+    assert main(["data", "audit", str(corpus)]) == 1
+    out, err = capsys.readouterr()
+    assert not out and err == "medner data audit: ZeroDivisionError: division by zero\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["run"], ["data"], ["data", "convert", "a", "b", "--to", "c"]])
@@ -155,6 +177,10 @@ def test_a_command_that_is_none_is_exit_code_2(arguments):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+
+
+def name_of(command):
+    return command.partition(" -")[0].partition(" {")[0]
 
 
 def test_settings_prints_every_setting_with_its_type_default_and_meaning(capsys):

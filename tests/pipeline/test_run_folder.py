@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from data.files import write_text
 from data.schema import InputError
 from pipeline.config import read_settings_file
-from pipeline.run_folder import hash_files, open_run, read_run
+from pipeline.lock import lock_run
+from pipeline.run_folder import hash_adapter, hash_files, open_run, read_run, require_stage
 
 EXPLICIT = {"model.name": "tiny", "train.max_steps": 2}
 
@@ -73,12 +76,89 @@ def test_the_same_command_or_less_of_it_goes_on(run, data, explicit):
         ({"data.seed": 7}, "holds a run with data.seed=42, not 7"),
     ],
 )
-def test_other_settings_are_refused(run, data, explicit, message):
+def test_what_a_finished_stage_read_cannot_be_changed(run, data, explicit, message):
+    run.stage("train", dict)
     before = files_of(run.path)
     with pytest.raises(InputError) as refused:
         open_run(run.path, explicit, data, fresh=False)
     assert message in str(refused.value) and "--fresh" in str(refused.value)
     assert files_of(run.path) == before
+
+
+def test_what_no_finished_stage_has_read_can_be_changed(run, data, capsys):
+    run.stage("plan", dict)
+    again = open_run(run.path, {"train.max_steps": 3, "train.optim": "sgd"}, data, fresh=False)
+    assert again.settings.train.max_steps == 3 and again.settings.model.name == "tiny"
+    assert again.done("data") and not again.done("plan")  # planned again with what was changed
+    assert "changed since this run began: train.max_steps, train.optim" in capsys.readouterr().err
+    assert read_run(run.path).settings.train.max_steps == 3
+
+
+def test_a_refused_setting_is_taken_back_by_leaving_it_out(run, data):
+    def refuse():
+        raise InputError("train.optim=foo: no such optimiser")
+
+    wrong = open_run(run.path, EXPLICIT | {"train.optim": "foo"}, data, fresh=False)
+    with pytest.raises(InputError):
+        wrong.stage("plan", refuse)
+    again = open_run(run.path, EXPLICIT, data, fresh=False)
+    assert again.settings.train.optim == "adamw_torch" and again.done("data")
+    again.stage("plan", dict)
+    assert "refused" not in read_run(run.path).manifest
+
+
+def test_a_later_stage_can_be_corrected_without_doing_the_earlier_ones_again(run, data):
+    for stage in ("plan", "evaluate_base", "train", "evaluate"):
+        run.stage(stage, dict)
+    again = open_run(run.path, EXPLICIT | {"export.llama_cpp": "elsewhere", "publish.repo": "me/it"}, data, fresh=False)
+    assert again.settings.export.llama_cpp == "elsewhere" and again.settings.publish.repo == "me/it"
+    assert list(again.manifest["stages"]) == ["data", "plan", "evaluate_base", "train", "evaluate"]
+
+
+def test_checkpoints_of_other_settings_are_kept_aside(run, data, capsys):
+    run.stage("plan", dict)
+    write_text(run.path / "checkpoints" / "checkpoint-1" / "weights", "old")
+    open_run(run.path, {"publish.private": False, "eval.base_model": False}, data, fresh=False)
+    assert (run.path / "checkpoints" / "checkpoint-1").exists()  # training does not read these
+    open_run(run.path, {"train.learning_rate": 0.1}, data, fresh=False)
+    assert not (run.path / "checkpoints").exists()
+    assert (run.path / "checkpoints-1" / "checkpoint-1" / "weights").read_text(encoding="utf-8") == "old"
+    assert "training begins anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("later", [{"format": 2}, {"medner": "99.0"}])
+def test_a_run_of_a_later_version_says_so(run, data, later):
+    write_text(run.path / "manifest.json", json.dumps(run.manifest | later))
+    for fresh in (False, True):
+        with pytest.raises(InputError, match="later than this one .*update medner"):
+            open_run(run.path, EXPLICIT, data, fresh)
+
+
+@pytest.mark.parametrize(("spoil", "message"), [("missing", "is missing"), ("half", "is damaged"), ("zeroed", "is damaged")])
+def test_an_adapter_is_used_only_as_it_was_trained(run, spoil, message):
+    file = write_text(run.path / "adapter" / "adapter_model.safetensors", "weights " * 10)
+    run.stage("train", lambda: {"adapter_sha256": hash_adapter(file.parent)})
+    require_stage(run, "train")
+    if spoil == "missing":
+        file.unlink()
+    else:
+        file.write_text("weights " * 5 + ("\0" * 40 if spoil == "zeroed" else ""), encoding="utf-8")
+    with pytest.raises(InputError, match=message) as refused:
+        require_stage(read_run(run.path), "train")
+    assert str(refused.value).startswith(str(file))
+
+
+def test_two_programs_cannot_hold_one_folder(tmp_path):
+    program = "import sys, pathlib; from pipeline.lock import lock_run\n"
+    program += "with lock_run(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    held = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert held.stdout.readline() == b"held\n"
+    with pytest.raises(InputError, match=rf"at work in it \(pid {held.pid} on .* since 20"), lock_run(tmp_path):
+        pass
+    held.kill()
+    held.communicate()
+    with lock_run(tmp_path):  # nothing of the killed one stands in the way
+        pass
 
 
 def test_other_data_is_refused_and_the_same_from_elsewhere_is_not(run, data, tmp_path):

@@ -1,0 +1,67 @@
+"""What may still be changed in a run that was begun: whatever no finished stage has read.
+
+A finished stage keeps its settings. Of the others, those that the command names count from now on; those it leaves out stay as
+they were, unless the run ended because a setting was wrong, when leaving it out takes it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pipeline.config import Explicit, Settings, apply_settings, flatten
+
+# By stage, the settings that shape its files; one that ends in "." means its whole section.
+READ_BY = {
+    "data": ("data.",),
+    "evaluate_base": ("model.", "train.layout", "eval.base_model", "eval.max_new_tokens", "eval.grounded"),
+    "train": ("model.", "lora.", "train."),
+    "evaluate": ("model.", "train.layout", "eval."),
+    "export": ("export.",),
+}
+# How fast, and where it is reported: these change no stage's files.
+WITHOUT_EFFECT = {"eval.batch_tokens", "train.per_device_eval_batch_size", "train.report_to"}
+PLANNED = ("model.", "lora.", "train.", "eval.")
+
+
+def is_read(name: str, stages: Collection[str]) -> bool:
+    """Whether one of `stages` reads the setting `name`."""
+    return name not in WITHOUT_EFFECT and any(_within(name, READ_BY.get(stage, ())) for stage in stages)
+
+
+def find_conflict(saved: Settings, done: Collection[str], explicit: Explicit) -> str | None:
+    """The first setting asked for otherwise than a finished stage read it, in words."""
+    before = flatten(saved)
+    for name, value in explicit.items():
+        is_file = name.startswith("data.") and name != "data.seed"  # the files' content was compared
+        if value is not None and not is_file and is_read(name, done) and before[name] != value:
+            return f"with {name}={before[name]}, not {value}"
+    return None
+
+
+def merge_asked(before: Explicit, explicit: Explicit, done: Collection[str], take_back: bool) -> Explicit:
+    """What is asked for by now, by the earlier commands and this one."""
+    kept = {name: value for name, value in before.items() if is_read(name, done)} if take_back else before
+    return kept | {name: value for name, value in explicit.items() if not is_read(name, done)}
+
+
+def changed_names(before: Explicit, after: Explicit) -> list[str]:
+    old, new = flatten(apply_settings(before)), flatten(apply_settings(after))
+    return [name for name in new if old[name] != new[name]]
+
+
+def resolve_again(saved: Settings, asked: Explicit, fixed_by: Collection[str]) -> Settings:
+    """`asked`, with what the stages `fixed_by` read as it was resolved then."""
+    fixed = {name: value for name, value in flatten(saved).items() if is_read(name, fixed_by)}
+    return apply_settings({**asked, **fixed})
+
+
+def needs_plan(changed: Collection[str]) -> bool:
+    return any(_within(name, PLANNED) for name in changed)
+
+
+def _within(name: str, wanted: Collection[str]) -> bool:
+    return any(name == one or one.endswith(".") and name.startswith(one) for one in wanted)
+
+
+def to_json(asked: Mapping[str, object]) -> dict[str, object]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
