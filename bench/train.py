@@ -21,6 +21,7 @@ from pathlib import Path
 
 from data.corpus import read_corpus
 from data.files import write_json
+from data.prompts import Layout
 from data.schema import Document
 from data.split import split_documents
 from data.table import Table, as_text, join_blocks, percent
@@ -132,17 +133,19 @@ def run_one(options: argparse.Namespace, folder: Path) -> dict:
     train = repeat(split["train"], options.articles)
     if not options.tiny and options.data == SAMPLE:
         train = [lengthen(document, tokenizer, PROMPT_TOKENS) for document in train]
-    plan = plan_recipe(options, tokenizer, train, recipe.layout)
-    return run_recipe(recipe, plan, train, split["test"][: options.test_articles], folder, epochs=options.epochs)
+    test = split["test"][: options.test_articles]
+    plan = plan_recipe(options, tokenizer, train, test, recipe.layout)
+    return run_recipe(recipe, plan, train, test, folder, epochs=options.epochs)
 
 
-def plan_recipe(options: argparse.Namespace, tokenizer: object, train: Sequence[Document], layout: str) -> Plan:
-    from pipeline.plan.estimate import Lengths
-    from pipeline.training.examples import encode_documents
+def plan_recipe(
+    options: argparse.Namespace, tokenizer: object, train: Sequence[Document], test: Sequence[Document], layout: Layout
+) -> Plan:
+    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths
 
-    examples = encode_documents(tokenizer, train, layout)
-    train_lengths = tuple(len(example["input_ids"]) for example in examples)
-    lengths = Lengths(train_lengths, tuple(sum(example["completion_mask"]) for example in examples))
+    split = {"train": train, "test": test}
+    encoded = {name: encode_documents(tokenizer, documents, layout) for name, documents in split.items()}
+    lengths = measure_lengths(encoded, split, answer_budgets(tokenizer, train), layout)
     batch = {"train.effective_batch_size": 4, "train.learning_rate": 3e-3} if options.tiny else {}
     settings = apply_settings({"model.name": options.model, "train.layout": layout} | batch)
     return make_plan(settings, find_architecture(options.model), bounded_device(options.gpu), lengths)

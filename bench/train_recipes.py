@@ -77,7 +77,7 @@ def run_recipe(
     """Train by `recipe` on `train` and, where there are `test` documents, score the adapter on them. Figures for the table."""
     from pipeline.model import load_tokenizer, load_with_transformers, load_with_unsloth, model_path, prepare_engine
 
-    engine = recipe.engine or plan.engine
+    engine = recipe.engine or plan.hardware.engine
     if engine == "unsloth":
         prepare_engine(folder / "unsloth_compiled_cache")  # before transformers, which the next import brings
     from pipeline.training.examples import encode_documents
@@ -89,7 +89,7 @@ def run_recipe(
     load = load_with_unsloth if engine == "unsloth" else load_with_transformers
     model = load(settings, None, True)
     trainer = make_recipe_trainer(recipe, settings, model, tokenizer, examples, folder)
-    figures = measure(trainer, len(train), settings, plan, examples)
+    figures = measure(trainer, len(train), settings, plan)
     figures["padding"] = round(measure_padding(trainer), 4)
     if test:
         figures["f1"] = score_adapter(model, tokenizer, settings, train, test, folder)
@@ -128,30 +128,28 @@ def make_recipe_trainer(
     return trainer
 
 
-def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan, examples: Sequence[dict]) -> dict:
+def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan) -> dict:
     """Train, and say how fast and in how much memory, beside what the plan's formulas expect of the same settings."""
     import torch
 
-    from pipeline.plan.estimate import Lengths, estimate_memory, estimate_seconds, token_flops
+    from pipeline.plan.estimate import estimate_memory, estimate_seconds, token_flops
 
     cuda = plan.hardware.kind == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     share, steps = time_training(trainer, cuda)  # of all articles, trained in a second
-    lengths = Lengths(
-        tuple(len(example["input_ids"]) for example in examples), tuple(sum(example["completion_mask"]) for example in examples)
-    )
+    lengths = plan.lengths
     passes = articles * trainer.args.num_train_epochs
-    tokens = sum(lengths.train) * trainer.args.num_train_epochs * share
+    tokens = sum(lengths.train.whole) * trainer.args.num_train_epochs * share
     once = apply_settings({"train.gradient_checkpointing": False}, settings)  # what checkpointing does again is no work done
     flops = token_flops(once, plan.architecture, lengths, training=True)
-    expected = estimate_seconds(settings, plan.architecture, plan.hardware, lengths).training
+    expected = estimate_seconds(settings, plan.architecture, plan.hardware, lengths).get("training")
     return {
         "articles_per_second": round(passes * share, 3),
-        "estimated_articles_per_second": round(passes / expected, 3),
+        "estimated_articles_per_second": [round(passes / seconds, 3) for seconds in reversed(expected)] if expected else None,
         "tokens_per_second": round(tokens, 1),
         "peak_memory": torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "estimated_memory": estimate_memory(settings, plan.architecture, plan.hardware, lengths).training,
+        "estimated_memory": estimate_memory(settings, plan.architecture, plan.hardware, lengths)["training"],
         "matrix_share": round(tokens * flops / measure_matrix_rate(settings, cuda), 3),
         "steps": steps,
         "precision": "4-bit" if settings.model.load_in_4bit else settings.model.dtype,

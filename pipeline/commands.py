@@ -279,8 +279,10 @@ def exported_artifacts(run: Path) -> list[str]:
 def plan_command(options: argparse.Namespace) -> Outcome:
     from pipeline.plan.from_corpus import plan_corpus
     from pipeline.plan.render import plan_to_json, render_plan
+    from pipeline.run import named_files
 
-    plan = plan_corpus(read_settings(options), options.gpu)
+    settings = read_settings(options)
+    plan = plan_corpus(settings, named_files(settings), options.gpu)
     return plan_to_json(plan), render_plan(plan), 0
 
 

@@ -74,16 +74,26 @@ def count_lines(file: Path) -> int:
 
 
 def data_files(settings: Settings, path: Path) -> dict[str, Path]:
-    """The corpus files to read: one that is split here, or one a split. Raises InputError where they are not to be had."""
+    """The corpus files of a job in the run folder `path`. Raises InputError where they are not to be had."""
+    files = named_files(settings)
+    if not files and (path / "manifest.json").exists():
+        files = existing_files(read_run(path).manifest["data"])
+    if not files:
+        raise InputError(f"no data: give --data FILE (the invented sample is {SAMPLE.name} in data/), or a split of your own")
+    return files
+
+
+def named_files(settings: Settings) -> dict[str, Path]:
+    """The corpus files that the settings name: one to be split ("file"), one a split, or none."""
     data = settings.data
     given = {name: getattr(data, name) for name in SPLITS if getattr(data, name)}
     if given and (data.file or len(given) < len(SPLITS)):
         raise InputError("a given split needs data.train, data.validation and data.test, and no --data")
-    if not given and not data.file and (path / "manifest.json").exists():
-        given = read_run(path).manifest["data"]
-    if not given and not data.file:
-        raise InputError(f"no data: give --data FILE (the invented sample is {SAMPLE.name} in data/), or a split of your own")
-    files = {name: Path(file) for name, file in (given or {"file": data.file}).items()}
+    return existing_files(given or ({"file": data.file} if data.file else {}))
+
+
+def existing_files(named: Mapping[str, str]) -> dict[str, Path]:
+    files = {name: Path(file) for name, file in named.items()}
     for file in files.values():
         if not file.is_file():
             raise InputError(f"{file}: {'is a directory, expected a file' if file.is_dir() else 'no such file'}")
@@ -121,23 +131,27 @@ def plan_run(run: RunFolder) -> dict:
     from pipeline.plan.architectures import find_architecture
     from pipeline.plan.decide import make_plan
     from pipeline.plan.hardware import detect_device
-    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths, owners_of, refuse_long
+    from pipeline.plan.render import render_time, total_seconds
+    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths
 
     settings, split = run.settings, read_split_folder(run.path / "data")
     layout = settings.train.layout
     architecture = find_architecture(settings.model.name, settings.model.revision)
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     budgets = answer_budgets(tokenizer, split["train"])
+    if settings.eval.max_new_tokens:
+        budgets = dict.fromkeys(budgets, settings.eval.max_new_tokens)
     encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
-    plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, budgets, layout))
-    for name in ("train", "validation"):
-        refuse_long(encoded[name], owners_of(split[name], layout), plan.settings.model.max_length)
+    plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
     run.settings = plan.settings
     write_settings(run.settings, run.path / "config.yaml")
-    run.record(device=plan.device, engine=plan.engine, max_new_tokens=budgets)
+    run.record(device=plan.hardware.name, engine=plan.hardware.engine, max_new_tokens=budgets)
     for warning in plan.warnings:
         print(f"plan: warning: {warning}", file=sys.stderr)
-    return {"estimate": {"training_bytes": plan.memory.training, "training_seconds": round(plan.seconds.training, 1)}}
+    if plan.seconds:
+        least, most = map(render_time, total_seconds(plan))
+        print(f"plan: {least} to {most} on {plan.hardware.name}, counted, not measured", file=sys.stderr)
+    return {"estimate": {"training_bytes": plan.memory["training"], "seconds": plan.seconds}}
 
 
 def evaluate_base(run: RunFolder) -> dict:

@@ -60,7 +60,8 @@ def transformers_engine(
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         template = read_template(tokenizer)
         requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
-        refuse_too_long(requests, model.config.max_position_embeddings)
+        positions = model.config.max_position_embeddings
+        refuse_too_long(requests, min(positions, getattr(model, "max_seq_length", positions)))  # Unsloth cuts at the latter
         ground = grounding(read_vocabulary(tokenizer, template.end), listed_sides) if grounded else None
         decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer, template.end), batch_tokens, ground, logprobs)
         for seats in hold_chats(decoding, requests, Calls if is_patched(model) else Table):

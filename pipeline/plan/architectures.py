@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from data.schema import InputError
@@ -18,7 +17,6 @@ class Architecture:
     """A decoder with gated feed-forward layers; the fields are named as in the Hub's config.json."""
 
     name: str
-    model_type: str
     hidden_size: int
     num_hidden_layers: int
     intermediate_size: int
@@ -60,24 +58,14 @@ class Architecture:
 
 
 # hidden, layers, inner, heads, key heads, head width, vocabulary, positions, tied: from each model's config.json on the Hub.
-_EMBEDDED = {
-    "llama-3.2-1b": ("llama", 2048, 16, 8192, 32, 8, 64, 128256, 131072, True),
-    "llama-3.2-3b": ("llama", 3072, 28, 8192, 24, 8, 128, 128256, 131072, True),
-    "llama-3.1-8b": ("llama", 4096, 32, 14336, 32, 8, 128, 128256, 131072, False),
-    "qwen2.5-0.5b": ("qwen2", 896, 24, 4864, 14, 2, 64, 151936, 32768, True),
-    "qwen2.5-1.5b": ("qwen2", 1536, 28, 8960, 12, 2, 128, 151936, 32768, True),
-    "qwen2.5-3b": ("qwen2", 2048, 36, 11008, 16, 2, 128, 151936, 32768, True),
-    "qwen2.5-7b": ("qwen2", 3584, 28, 18944, 28, 4, 128, 152064, 32768, False),
-    "qwen2.5-14b": ("qwen2", 5120, 48, 13824, 40, 8, 128, 152064, 32768, False),
-    "qwen3-0.6b": ("qwen3", 1024, 28, 3072, 16, 8, 128, 151936, 40960, True),
-    "qwen3-1.7b": ("qwen3", 2048, 28, 6144, 16, 8, 128, 151936, 40960, True),
-    "qwen3-4b": ("qwen3", 2560, 36, 9728, 32, 8, 128, 151936, 40960, True),
-    "qwen3-8b": ("qwen3", 4096, 36, 12288, 32, 8, 128, 151936, 40960, False),
-    "gemma-2-2b": ("gemma2", 2304, 26, 9216, 8, 4, 256, 256000, 8192, True),
-    "gemma-2-9b": ("gemma2", 3584, 42, 14336, 16, 8, 256, 256000, 8192, True),
-    "gemma-3-1b": ("gemma3_text", 1152, 26, 6912, 4, 1, 256, 262144, 32768, True),
-    "gemma-3-4b": ("gemma3", 2560, 34, 10240, 8, 4, 256, 262208, 131072, True),
-    "mistral-7b": ("mistral", 4096, 32, 14336, 32, 8, 128, 32768, 32768, False),
+EMBEDDED = {
+    "llama-3.2-1b": (2048, 16, 8192, 32, 8, 64, 128256, 131072, True),
+    "llama-3.2-3b": (3072, 28, 8192, 24, 8, 128, 128256, 131072, True),
+    "llama-3.1-8b": (4096, 32, 14336, 32, 8, 128, 128256, 131072, False),
+    "qwen2.5-3b": (2048, 36, 11008, 16, 2, 128, 151936, 32768, True),
+    "qwen3-4b": (2560, 36, 9728, 32, 8, 128, 151936, 40960, True),
+    "gemma-2-2b": (2304, 26, 9216, 8, 4, 256, 256000, 8192, True),
+    "mistral-7b": (4096, 32, 14336, 32, 8, 128, 32768, 32768, False),
 }
 
 
@@ -86,27 +74,20 @@ def find_architecture(name: str, revision: str | None = None) -> Architecture:
     folder = TINY if name == "tiny" else Path(name).expanduser()
     if (folder / "config.json").is_file():
         return read_architecture(folder / "config.json", name)
-    known = [key for key in _EMBEDDED if key in name.lower()]
+    known = next((key for key in EMBEDDED if key in name.lower()), None)
     if known:
-        kind, hidden, layers, inner, heads, keys, width, vocabulary, positions, tied = _EMBEDDED[max(known, key=len)]
-        return Architecture(name, kind, hidden, layers, inner, heads, keys, width, vocabulary, positions, tied)
+        return Architecture(name, *EMBEDDED[known])
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"model.name={name}: no config.json there; give a Hub id (owner/name) or a model's folder")
-    return read_architecture(download_config(name, revision), name)
-
-
-def download_config(name: str, revision: str | None) -> Path:
-    """The Hub's config.json of a model that is not embedded. Raises InputError where it cannot be had."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(name, "config.json", revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return read_architecture(Path(hf_hub_download(name, "config.json", revision=revision)), name)
+    except OSError as error:  # the Hub's own errors are of this kind
         reason = str(error).strip().split("\n")[0]
-        known = ", ".join(_EMBEDDED)
         raise InputError(
-            f"model.name={name}: its config.json cannot be read: {reason}\nknown without the Hub: {known}; or give a folder"
+            f"model.name={name}: its config.json cannot be read: {reason}\n"
+            f"known without the Hub: {', '.join(EMBEDDED)}; or give a folder"
         ) from None
 
 
@@ -114,28 +95,16 @@ def read_architecture(path: Path, name: str) -> Architecture:
     """Raises InputError where `path` is not the config.json of a decoder of this kind."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        kind, config = config.get("model_type", ""), config.get("text_config", config)
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        found = config | {
+            "num_key_value_heads": config.get("num_key_value_heads") or heads,
+            "head_dim": config.get("head_dim") or hidden // heads,
+            # transformers writes only what differs from its class's default: tied for Gemma, not for the others.
+            "tie_word_embeddings": config.get("tie_word_embeddings", kind.startswith("gemma")),
+        }
+        return Architecture(name, *(found[field.name] for field in fields(Architecture)[1:]))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: broken JSON: {error.msg}") from None
-    config = config.get("text_config", config) | {"model_type": config.get("model_type", "")}
-    try:
-        return _from_config(config, name)
     except KeyError as missing:
         raise InputError(f"{path}: has no {missing}; a plan needs a decoder like Llama, Qwen, Gemma or Mistral") from None
-
-
-def _from_config(config: Mapping, name: str) -> Architecture:
-    heads = config["num_attention_heads"]
-    return Architecture(
-        name,
-        config["model_type"],
-        config["hidden_size"],
-        config["num_hidden_layers"],
-        config["intermediate_size"],
-        heads,
-        config.get("num_key_value_heads") or heads,
-        config.get("head_dim") or config["hidden_size"] // heads,
-        config["vocab_size"],
-        config["max_position_embeddings"],
-        # transformers writes only what differs from its class's default, which is tied for these and not for the others.
-        config.get("tie_word_embeddings", config["model_type"].startswith("gemma")),
-    )

@@ -1,14 +1,15 @@
-"""Memory and time of a training and an evaluation, from the shapes of model and data: what `pipeline.plan.decide` decides by.
+"""Memory and time of a job, counted from the shapes of model and data: what `pipeline.plan.decide` decides by.
 
-h, q, k, f: widths of the hidden state, of all query heads, of all key heads, and of the feed-forward layer. All sizes are bytes
-of one device. Settings must be resolved: no None where the plan decides.
+Memory is counted as transformers and PEFT use it; what Unsloth saves of it has not been measured. Time is a count of operations
+over a range of rates, never a measurement of the moment. Settings must be resolved: no None where the plan decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from data.prompts import Layout
 from pipeline.config import Settings
 from pipeline.plan.architectures import Architecture
 from pipeline.plan.hardware import Device, GiB
@@ -19,91 +20,69 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.6 * GiB)}
 # Resident bytes for each that autograd keeps: the C library's allocator holds on to freed blocks (measured: 2.2, tiny model).
 RESIDENT = {"cuda": 1, "cpu": 2}
-TRL_HEAD_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
-# Share of the matrix rate that is reached: guesses for GPUs, on none of which this was measured.
-EFFICIENCY = {"unsloth": 0.45, "transformers": 0.30}
-CPU_EFFICIENCY = 0.25  # fitted, with the next line, to bench/results/train-cpu.json; not tried on another machine
-LAUNCH_SECONDS = {"cuda": 1e-3, "cpu": 2e-3}  # a layer's kernel launches in Python, one pass
+LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
+# FLOP/s of one core in float32: 29 to 41 G were reached by the tiny model (bench/results/train-cpu.json).
+CORE_FLOPS = (20e9, 80e9)
+GPU_SHARE = (0.1, 0.5)  # of the data sheet's FLOP/s: a guess, measured on none
+ANSWER_COST = (1, 10)  # an answer's token against one that is read: a decoding step reads all weights; a guess
+DISK = (1e8, 1e9)  # bytes/s
+
+Range = tuple[float, float]  # seconds, least and most
+
+
+@dataclass(frozen=True)
+class Chats:
+    """Of each chat of a split: tokens that are read, tokens of its gold answers with their ends, and its document's id."""
+
+    read: tuple[int, ...] = ()
+    answered: tuple[int, ...] = ()
+    owners: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        return tuple(read + answer for read, answer in zip(self.read, self.answered, strict=True))
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Token counts: of each training and validation example; of what the loss counts in each training example; and of each
-    chat to be answered, its answers' budgets included. A part that is not known may be empty."""
+    """What a plan knows of the data. `budgets`: tokens that an answer may take, by task; `budget`: all answers of a chat."""
 
-    train: tuple[int, ...]
-    supervised: tuple[int, ...] = ()
-    validation: tuple[int, ...] = ()
-    answering: tuple[int, ...] = ()
-
-    @property
-    def longest(self) -> int:
-        return max((*self.train, *self.validation, *self.answering), default=1)
+    train: Chats
+    validation: Chats = Chats()
+    test: Chats = Chats()
+    budgets: dict[str, int] = field(default_factory=dict)
+    budget: int = 0
 
     @property
-    def answered(self) -> tuple[int, ...]:
-        return self.answering or self.validation or self.train
+    def longest_answering(self) -> int:
+        """Positions of the longest chat of validation and test, its answers' budget included."""
+        return max((*self.validation.read, *self.test.read), default=0) + self.budget
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes by part. `training` and `evaluation` are held one after the other; `peak` is the larger."""
-
-    context: int
-    weights: int
-    adapter: int
-    optimizer: int
-    activations: int
-    workspace: int
-    head: int
-    cache: int
-    reading: int
-
-    @property
-    def training(self) -> int:
-        return self.context + self.weights + self.adapter + self.optimizer + self.activations + self.workspace + self.head
-
-    @property
-    def evaluation(self) -> int:
-        return self.context + self.weights + self.adapter + self.cache + self.reading
-
-    @property
-    def peak(self) -> int:
-        return max(self.training, self.evaluation)
+def chat_budget(budgets: Mapping[str, int], layout: Layout) -> int:
+    return sum(budgets.values()) if layout == "conversation" else max(budgets.values(), default=0)
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """`training` with its validation losses; `evaluation` of one split of as many chats as `Lengths.answered`."""
-
-    step: float
-    training: float
-    evaluation: float
-
-
-def estimate_memory(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Memory:
-    tokens = largest_batch(lengths.train, settings.train.per_device_train_batch_size, device.engine)
-    layer = layer_activations(settings, model, device, max(lengths.train, default=1)) * tokens
-    kept = layer * model.num_hidden_layers
-    if settings.train.gradient_checkpointing:
-        # Each layer's input, and one layer computed again; Unsloth keeps the inputs in the machine's memory, two on the device.
-        inputs = 2 if device.engine == "unsloth" else model.num_hidden_layers
-        kept = tokens * model.hidden_size * element_bytes(settings) * inputs + layer
-    largest = max(inputs * outputs for inputs, outputs in model.projections.values())
-    gradients = tokens * (3 * model.intermediate_size + 2 * model.hidden_size) * element_bytes(settings)
-    return Memory(
-        context=CONTEXT[device.kind],
-        weights=weight_bytes(settings, model),
-        adapter=4 * adapter_parameters(settings, model),  # float32 whatever the base is
-        optimizer=adapter_parameters(settings, model) * (4 + optimizer_bytes(settings.train.optim)),
-        activations=int(kept * RESIDENT[device.kind]),
-        workspace=int(
-            gradients * RESIDENT[device.kind] + (largest * element_bytes(settings) if settings.model.load_in_4bit else 0)
-        ),
-        head=head_bytes(settings, model, device, lengths),
-        cache=int(settings.eval.batch_tokens * cache_bytes(settings, model)),
-        reading=int(settings.eval.batch_tokens * reading_bytes(settings, model, max(lengths.answered))),
-    )
+def estimate_memory(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> dict[str, int]:
+    """Bytes of one device by part; of "training" and "evaluation", which follow one another; and "peak", the larger."""
+    longest, layers = max(lengths.train.whole, default=1), model.num_hidden_layers
+    tokens = settings.train.per_device_train_batch_size * longest
+    layer = tokens * layer_activations(settings, model, longest)
+    # With checkpointing each layer's input is kept and one layer computed again. Either way, a layer's gradients.
+    inputs = layers * tokens * model.hidden_size * element_bytes(settings)
+    kept = 2 * layer + inputs if settings.train.gradient_checkpointing else (layers + 1) * layer
+    # TRL's loss takes whole chunks, and a float32 copy of the head's matrix where that is 16-bit.
+    copy = 0 if settings.model.dtype == "float32" else model.vocab_size * model.hidden_size * 6
+    shared = {
+        "context": CONTEXT[device.kind],
+        "weights": weight_bytes(settings, model),
+        # In float32 whatever the base is: weights, gradients and Adam's two moments, which may be 8-bit.
+        "adapter": adapter_parameters(settings, model) * (4 + 4 + (2 if "8bit" in settings.train.optim else 8)),
+    }
+    training = {"activations": int(kept * RESIDENT[device.kind]), "loss": LOSS_CHUNK * model.vocab_size * 12 + copy}
+    answering = {"answering": settings.eval.batch_tokens * position_bytes(settings, model)}
+    sums = {name: sum((shared | parts).values()) for name, parts in (("training", training), ("evaluation", answering))}
+    return shared | training | answering | sums | {"peak": max(sums.values())}
 
 
 def element_bytes(settings: Settings) -> int:
@@ -122,66 +101,54 @@ def adapter_parameters(settings: Settings, model: Architecture) -> int:
     return model.num_hidden_layers * settings.lora.r * sum(sides)
 
 
-def optimizer_bytes(optim: str) -> int:
-    """Adam's two moments a parameter, in float32 or 8-bit."""
-    return 2 if "8bit" in optim else 8
-
-
-def largest_batch(lengths: Sequence[int], batch: int, engine: str) -> int:
-    """Tokens of the batch of the longest examples, which batching by length makes; Unsloth lays them end to end, unpadded."""
-    longest = sorted(lengths, reverse=True)[:batch]
-    return sum(longest) if engine == "unsloth" else len(longest) * max(longest, default=0)
-
-
-def layer_activations(settings: Settings, model: Architecture, device: Device, longest: int) -> int:
+def layer_activations(settings: Settings, model: Architecture, longest: int) -> int:
     """Bytes a token and layer that the backward pass needs, in a batch padded to `longest`.
 
-    transformers + PEFT: counted with torch's saved-tensor hooks on the tiny model (float32, and 16-bit under autocast, within
-    5 %): 16-bit norms keep their input in float32, and each LoRA matrix its own copy of its input; keys and values are repeated
-    for every query head where there is a mask, and each layer keeps the mask. Unsloth: read from its kernels (inputs of norms
-    and of the fused LoRA blocks, queries, keys, values, attention output, gate and up), not measured.
+    Counted with torch's saved-tensor hooks on the tiny model (float32, and 16-bit under autocast, within 5 %): 16-bit norms
+    keep their input in float32, each LoRA matrix its own copy of its input, and each layer the mask.
     """
-    h, q, k, f, r = model.hidden_size, model.query_size, model.key_size, model.intermediate_size, settings.lora.r
-    if device.engine == "unsloth":
-        return element_bytes(settings) * (4 * h + 2 * q + 2 * k + 2 * f)
+    h, q, f, r = model.hidden_size, model.query_size, model.intermediate_size, settings.lora.r
     if settings.model.dtype == "float32":
         return 4 * (4 * h + 4 * q + 4 * f + 7 * r + longest)
     return 18 * h + 10 * q + 8 * f + 14 * r + 2 * longest
 
 
-def head_bytes(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> int:
-    """Logits of completion positions only, a chunk at a time: 16-bit, float32, and float32 gradient."""
-    counted = sum(sorted(lengths.supervised or lengths.train, reverse=True)[: settings.train.per_device_train_batch_size])
-    if device.engine == "unsloth":
-        return counted * model.vocab_size * 10
-    # TRL takes whole chunks, and a float32 copy of the head's matrix where that is 16-bit.
-    copy = 0 if settings.model.dtype == "float32" else model.vocab_size * model.hidden_size * 6
-    return TRL_HEAD_CHUNK * model.vocab_size * 12 + copy
+def position_bytes(settings: Settings, model: Architecture) -> int:
+    """Of one position while answering: keys and values, twice (a batch that rows join is copied); one layer being read."""
+    cache = 2 * 2 * model.num_hidden_layers * model.key_size
+    return (cache + 3 * model.intermediate_size + 6 * model.hidden_size) * element_bytes(settings)
 
 
-def cache_bytes(settings: Settings, model: Architecture) -> int:
-    """A position's keys and values, twice: rows that join a batch are copied, with those in it, into the next one's cache."""
-    return 2 * 2 * model.num_hidden_layers * model.key_size * element_bytes(settings)
+def estimate_seconds(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> dict[str, Range]:
+    """What each part of the job takes, in the job's order. Empty where the device's speed is not known."""
+    cores = tuple(rate * device.cores for rate in CORE_FLOPS)
+    rate = cores if device.kind == "cpu" else tuple(share * (device.flops or 0) for share in GPU_SHARE)
+    if not all(rate):
+        return {}
+    forward, epochs = token_flops(settings, model, lengths, training=False), settings.train.num_train_epochs
 
+    def answering(chats: Chats, rate: Range, answer: int = 0) -> Range:
+        """`answer`: the most tokens that all answers of a chat take; 0: as many as gold's."""
+        longest = len(chats.read) * answer or sum(chats.answered)
+        least = sum(chats.read) + ANSWER_COST[0] * sum(chats.answered)
+        return least * forward / rate[1], (sum(chats.read) + ANSWER_COST[1] * longest) * forward / rate[0]
 
-def reading_bytes(settings: Settings, model: Architecture, longest: int) -> int:
-    """A position's share while prompts are read: one layer's feed-forward and norms, and a row's logits thrice over."""
-    layer = (3 * model.intermediate_size + 6 * model.hidden_size) * element_bytes(settings)
-    return layer + 10 * model.vocab_size // longest
-
-
-def estimate_seconds(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Seconds:
-    batch, examples = settings.train.per_device_train_batch_size, max(1, len(lengths.train))
-    mean = sum(lengths.train) / examples
-    micro = batch * mean * token_flops(settings, model, lengths, training=True) / reached_rate(device)
-    passes = 3 if settings.train.gradient_checkpointing else 2
-    micro += passes * (launch_seconds(model, device) + dequantise_seconds(settings, model, device))
-    step = micro * settings.train.gradient_accumulation_steps
-    per_step = batch * settings.train.gradient_accumulation_steps * device.count
-    steps = settings.train.max_steps if settings.train.max_steps > 0 else settings.train.num_train_epochs * examples / per_step
-    checks = settings.train.evaluations * sum(lengths.validation) / device.count
-    validation = checks * token_flops(settings, model, lengths, training=False) / reached_rate(device)
-    return Seconds(step, steps * step + validation, evaluation_seconds(settings, model, device, lengths))
+    whole = lengths.train.whole
+    step = settings.train.per_device_train_batch_size * settings.train.gradient_accumulation_steps * device.count
+    seen = settings.train.max_steps * step if settings.train.max_steps > 0 else len(whole) * epochs
+    flops = seen * sum(whole) / max(1, len(whole)) * token_flops(settings, model, lengths, training=True)
+    flops += settings.train.evaluations * sum(lengths.validation.whole) * forward
+    together = device.count if device.kind == "cuda" else 1  # processes on one CPU share its cores
+    parts = {"training": (flops / rate[1] / together, flops / rate[0] / together)}
+    if settings.eval.base_model:  # it may not know when to stop
+        parts = {"untuned model on test": answering(lengths.test, rate, lengths.budget)} | parts
+    parts |= {f"adapter on {name}": answering(getattr(lengths, name), rate) for name in settings.eval.splits}
+    files, checked = len(settings.export.gguf), settings.export.parity_documents
+    if files or settings.export.merge:
+        low, high = answering(Chats(lengths.validation.read[:checked], lengths.validation.answered[:checked]), cores)
+        written = 2 * model.parameters * (2 + files)
+        parts["export and its check"] = (written / DISK[1] + files * low, written / DISK[0] + files * high)
+    return parts
 
 
 def token_flops(settings: Settings, model: Architecture, lengths: Lengths, *, training: bool) -> float:
@@ -190,40 +157,11 @@ def token_flops(settings: Settings, model: Architecture, lengths: Lengths, *, tr
     Matrices: 2 a parameter forward, 2 backward (the base is frozen, so no weight gradients), 2 again with checkpointing; LoRA's
     6. Causal attention: 2 x q x length a layer forward, twice that backward. Head: completion positions' share.
     """
-    examples = max(1, len(lengths.train))
-    mean = sum(lengths.train) / examples
-    attention = 2 * model.query_size * mean * model.num_hidden_layers
-    share = sum(lengths.supervised) / max(1, sum(lengths.train)) if lengths.supervised else 1.0
-    head = 2 * share * model.vocab_size * model.hidden_size
+    whole = lengths.train.whole
+    attention = 2 * model.query_size * sum(whole) / max(1, len(whole)) * model.num_hidden_layers
+    head = 2 * sum(lengths.train.answered) / max(1, sum(whole)) * model.vocab_size * model.hidden_size
     forward = 2 * model.matrix_parameters + attention
     if not training:
         return forward + head
     again = forward if settings.train.gradient_checkpointing else 0
     return forward + again + 2 * model.matrix_parameters + 2 * attention + 6 * adapter_parameters(settings, model) + 3 * head
-
-
-def evaluation_seconds(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> float:
-    """Reading every prompt once, and as many decoding steps a batch as its longest answers take (twice the mean one).
-
-    A decoding step reads all weights and the cache once, or is bound by its kernel launches.
-    """
-    chats = lengths.answered
-    batches = max(1.0, sum(chats) / settings.eval.batch_tokens)
-    answer = sum(lengths.supervised) / len(lengths.supervised) if lengths.supervised else 0.1 * sum(chats) / len(chats)
-    moved = weight_bytes(settings, model) + min(sum(chats), settings.eval.batch_tokens) * cache_bytes(settings, model)
-    step = max(moved / device.bandwidth, 2 * launch_seconds(model, device))
-    reading = sum(chats) * 2 * model.matrix_parameters / reached_rate(device)
-    return reading + batches * 2 * answer * (step + dequantise_seconds(settings, model, device))
-
-
-def reached_rate(device: Device) -> float:
-    return device.matrix_rate * (CPU_EFFICIENCY if device.kind == "cpu" else EFFICIENCY[device.engine])
-
-
-def launch_seconds(model: Architecture, device: Device) -> float:
-    return model.num_hidden_layers * LAUNCH_SECONDS[device.kind]
-
-
-def dequantise_seconds(settings: Settings, model: Architecture, device: Device) -> float:
-    """4-bit weights are read, and written and read again as 16-bit, once a pass."""
-    return model.matrix_parameters * (NF4_BYTES + 4) / device.bandwidth if settings.model.load_in_4bit else 0.0

@@ -1,12 +1,14 @@
-"""A plan for people and for programs: what was decided, and the estimate of memory and time with its parts."""
+"""A plan for people and for programs: what was decided, what memory and time were counted, and what is not known."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import ceil
 
 from data.table import Table, as_text, join_blocks
 from pipeline.config import flatten
 from pipeline.plan.decide import Plan, usable
+from pipeline.plan.estimate import Range
 from pipeline.plan.hardware import GiB
 
 DECIDED = (
@@ -19,79 +21,72 @@ DECIDED = (
     "train.per_device_eval_batch_size",
     "eval.batch_tokens",
 )
-PARTS = {
-    "context": "libraries and device context",
-    "weights": "weights",
-    "adapter": "LoRA adapter",
-    "optimizer": "its gradients and optimiser states",
-    "activations": "activations",
-    "workspace": "gradients of one layer",
-    "head": "head, completion positions only",
-    "cache": "keys and values, when answering",
-    "reading": "reading prompts, when answering",
+NOT_KNOWN = {
+    "cuda": (
+        "a GPU's speed: 10 to 50 % of its data sheet's rate is assumed; nothing was measured on a GPU yet",
+        "what Unsloth saves of the memory that transformers and PEFT use, which is what is counted",
+    ),
+    "cpu": ("this processor's speed: 20 to 80 GFLOP/s a core are assumed; 29 to 41 were measured on one machine",),
 }
 
 
+def find_unknowns(plan: Plan) -> list[str]:
+    unknown = () if plan.seconds else (f"any time: the data sheet of {plan.hardware.name} is not in the table",)
+    return [*unknown, *NOT_KNOWN[plan.hardware.kind]]
+
+
 def render_plan(plan: Plan) -> str:
-    """For a terminal: what was decided, then memory and time."""
-    device, model, seconds = plan.hardware, plan.architecture, plan.seconds
-    decided = flatten(plan.settings)
-    count = f"{device.count} x " if device.count > 1 else ""
+    """For a terminal: what was decided, then memory and time, then what is not known."""
+    device, model, memory, decided = plan.hardware, plan.architecture, plan.memory, flatten(plan.settings)
+    whole, budgets, many = plan.lengths.train.whole or (0,), plan.lengths.budgets, device.count > 1
     head = (
-        f"{model.name} ({model.parameters / 1e9:.2f} billion parameters) on {count}{device.name}, "
-        f"{device.memory / GiB:.1f} GiB, through {plan.engine}"
+        f"{model.name} ({model.parameters / 1e9:.2f} billion parameters) on {f'{device.count} x ' * many}{device.name}, "
+        f"{device.memory / GiB:.1f} GiB, through {device.engine}\n"
+        f"{len(whole)} training examples of {sum(whole) / len(whole):.0f} tokens on average, {max(whole)} at most"
     )
-    settings = Table(("setting", "value"), tuple((name, _shown(decided[name])) for name in DECIDED), words=("value",))
-    time = (
-        f"time (estimated, not measured): training {render_seconds(seconds.training)}, {seconds.step:.2f} s a step; "
-        f"evaluation {render_seconds(seconds.evaluation)} for {len(plan.lengths.answered)} chats"
+    settings = [(name, str(decided[name]).lower()) for name in DECIDED]
+    settings += [(f"tokens of an answer to {task}", f"at most {count}") for task, count in budgets.items()]
+    sizes = [(name, f"{size / GiB:.1f}") for name, size in (memory | {"usable": usable(device)}).items()]
+    times = plan.seconds | ({"whole job": total_seconds(plan)} if plan.seconds else {})
+    tables = [
+        Table(("setting", "value"), tuple(settings), words=("value",)),
+        Table(("memory, counted, not measured", "GiB"), tuple(sizes)),
+        Table(
+            ("time, counted, not measured", "least", "most"), tuple((name, *map(render_time, times[name])) for name in times)
+        ),
+    ]
+    notes = [f"not known: {what}" for what in find_unknowns(plan)] + [f"warning: {warning}" for warning in plan.warnings]
+    return join_blocks([head, *(as_text(table) for table in tables if table.rows), "\n".join(notes)])
+
+
+def total_seconds(plan: Plan) -> Range:
+    return sum(low for low, _ in plan.seconds.values()), sum(high for _, high in plan.seconds.values())
+
+
+def render_time(seconds: float) -> str:
+    """
+    >>> render_time(0.4), render_time(75), render_time(8100)
+    ('1 s', '1 min', '2 h')
+    """
+    return (
+        f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 60 else f"{ceil(seconds)} s"
     )
-    notes = "\n".join([time, *(f"warning: {warning}" for warning in plan.warnings)])
-    return join_blocks([f"{head}\n{describe_lengths(plan)}", as_text(settings), as_text(memory_table(plan)), notes])
-
-
-def memory_table(plan: Plan) -> Table:
-    memory = plan.memory
-    parts = [(label, getattr(memory, part)) for part, label in PARTS.items()]
-    parts += [("training", memory.training), ("evaluation", memory.evaluation), ("usable", usable(plan.hardware))]
-    return Table(("memory (estimated)", "GiB"), tuple((label, f"{size / GiB:.2f}") for label, size in parts))
-
-
-def describe_lengths(plan: Plan) -> str:
-    lengths = plan.lengths.train or (0,)
-    mean = sum(lengths) / len(lengths)
-    return f"{len(lengths)} training examples of {mean:.0f} tokens on average, {max(lengths)} at most"
-
-
-def render_seconds(seconds: float) -> str:
-    """
-    >>> render_seconds(75), render_seconds(8100), render_seconds(0.4)
-    ('1 min 15 s', '2 h 15 min', '0.4 s')
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, hours = round(seconds) // 60, round(seconds) // 3600
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min {round(seconds) % 60} s" if minutes else f"{seconds:.0f} s"
 
 
 def plan_to_json(plan: Plan) -> dict:
-    """Sizes in bytes, times in seconds; `measured` is false: all of them are estimates."""
-    decided, memory = flatten(plan.settings), plan.memory
-    lengths = plan.lengths.train or (0,)
+    """Sizes in bytes, times in seconds as [least, most]; `measured` is false: all of them are counted."""
+    decided, whole = flatten(plan.settings), plan.lengths.train.whole
+    longest = max((*whole, *plan.lengths.validation.whole, plan.lengths.longest_answering))
     return {
         "device": asdict(plan.hardware) | {"usable": usable(plan.hardware)},
-        "engine": plan.engine,
+        "engine": plan.hardware.engine,
         "model": asdict(plan.architecture) | {"parameters": plan.architecture.parameters},
-        "data": {"examples": len(lengths), "tokens": sum(lengths), "longest": plan.lengths.longest},
+        "data": {"examples": len(whole), "tokens": sum(whole), "longest": longest},
         "settings": {name: decided[name] for name in DECIDED},
-        "memory": asdict(memory) | {"training": memory.training, "evaluation": memory.evaluation, "peak": memory.peak},
-        "seconds": asdict(plan.seconds),
+        "max_new_tokens": plan.lengths.budgets,
+        "memory": plan.memory,
+        "seconds": plan.seconds | ({"total": total_seconds(plan)} if plan.seconds else {}),
         "measured": False,
+        "unknown": find_unknowns(plan),
         "warnings": list(plan.warnings),
     }
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

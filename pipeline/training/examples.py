@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
 from eval.chat_template import ChatTemplate, read_template
-from pipeline.plan.estimate import Lengths
+from pipeline.plan.estimate import Chats, Lengths, chat_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,33 +43,20 @@ def encode_messages(template: ChatTemplate, messages: list[dict[str, str]], wher
     return {"input_ids": ids, "completion_mask": mask}
 
 
-def refuse_long(examples: Sequence[Example], owners: Sequence[str], max_length: int) -> None:
-    """Raises InputError naming the documents longer than `max_length` tokens; TRL would cut their answers off."""
-    long = [(len(e["input_ids"]), owner) for e, owner in zip(examples, owners, strict=True) if len(e["input_ids"]) > max_length]
-    if long:
-        named = ", ".join(f"{owner} ({length})" for length, owner in sorted(long, reverse=True)[:5])
-        more = f" and {len(long) - 5} more" if len(long) > 5 else ""
-        raise InputError(
-            f"{len(long)} examples are longer than model.max_length={max_length} tokens: {named}{more}\n"
-            f"raise it (--set model.max_length={max(long)[0]}) or take these documents out"
-        )
-
-
-def owners_of(documents: Sequence[Document], layout: Layout) -> list[str]:
-    """The document id of each example that `encode_documents` gives."""
-    return [document.id for document in documents for _ in conversations(document, layout)]
-
-
-def measure_lengths(encoded: Mapping[str, Sequence[Example]], budgets: Mapping[str, int], layout: Layout) -> Lengths:
-    """What the plan needs to know of the data, by split: lengths in tokens, and positions when answering."""
-    lengths = {name: tuple(len(example["input_ids"]) for example in examples) for name, examples in encoded.items()}
-    answers = sum(budgets.values()) if layout == "conversation" else max(budgets.values(), default=0)
-    return Lengths(
-        train=lengths["train"],
-        supervised=tuple(sum(example["completion_mask"]) for example in encoded["train"]),
-        validation=lengths["validation"],
-        answering=tuple(length + answers for length in lengths["test"]),
-    )
+def measure_lengths(
+    encoded: Mapping[str, Sequence[Example]],
+    split: Mapping[str, Sequence[Document]],
+    budgets: Mapping[str, int],
+    layout: Layout,
+) -> Lengths:
+    """What the plan needs to know of the data, in tokens; `encoded` is what `encode_documents` makes of each split."""
+    chats = {}
+    for name, examples in encoded.items():
+        answered = tuple(sum(example["completion_mask"]) for example in examples)
+        read = tuple(len(example["input_ids"]) - count for example, count in zip(examples, answered, strict=True))
+        owners = tuple(document.id for document in split[name] for _ in conversations(document, layout))
+        chats[name] = Chats(read, answered, owners)
+    return Lengths(**chats, budgets=dict(budgets), budget=chat_budget(budgets, layout))
 
 
 def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]) -> dict[str, int]:

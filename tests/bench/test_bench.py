@@ -12,7 +12,7 @@ from data.schema import Document
 from pipeline.config import apply_settings
 from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import make_plan
-from pipeline.plan.estimate import Lengths
+from pipeline.plan.from_corpus import usual_lengths
 from pipeline.plan.hardware import named_device
 
 FIGURES = {"articles_per_second": 2.0, "tokens_per_second": 900.0, "matrix_share": 0.1, "padding": 0.2, "peak_memory": 2**30}
@@ -21,7 +21,7 @@ FIGURES = {"articles_per_second": 2.0, "tokens_per_second": 900.0, "matrix_share
 @pytest.fixture
 def plan():
     settings = apply_settings({"model.name": "unsloth/Llama-3.2-3B-Instruct"})
-    return make_plan(settings, find_architecture(settings.model.name), named_device("h200"), Lengths((500,) * 100, (90,) * 100))
+    return make_plan(settings, find_architecture(settings.model.name), named_device("h200"), usual_lengths())
 
 
 def test_the_stock_notebook_is_2_x_4_in_4_bit_with_checkpointing(plan):

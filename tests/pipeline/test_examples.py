@@ -13,7 +13,8 @@ from data.schema import TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
 from eval.chats import plan_chats
 from pipeline.model import TINY, load_tokenizer
-from pipeline.training.examples import answer_budgets, encode_documents, encode_messages, owners_of, refuse_long
+from pipeline.plan.decide import refuse_long
+from pipeline.training.examples import answer_budgets, encode_documents, encode_messages, measure_lengths
 
 LAYOUTS = ("separate", "conversation")
 DOCUMENTS = [
@@ -52,9 +53,6 @@ def test_what_is_trained_on_is_the_answers_and_their_ends(tokenizer, layout):
     answers = [[f"{render_answer(d.gold(task))}<|eot_id|>" for task in TASKS if task in d.tasks] for d in DOCUMENTS]
     expected = answers if layout == "conversation" else [[answer] for own in answers for answer in own]
     assert [trained_on(tokenizer, example) for example in examples] == expected
-    assert owners_of(DOCUMENTS, layout) == (
-        ["one", "two", "three"] if layout == "conversation" else ["one"] * 3 + ["two"] * 3 + ["three"] * 2
-    )
     for example in examples:
         assert example["input_ids"].count(tokenizer.bos_token_id) == 1 and example["input_ids"][0] == tokenizer.bos_token_id
         assert example["input_ids"][-1] == read_template(tokenizer).end and example["completion_mask"][-1] == 1
@@ -127,17 +125,23 @@ def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
     assert [answer for example in examples for answer in trained_on(tokenizer, example)] == answers
 
 
-def test_long_examples_are_refused_with_their_documents():
+def test_lengths_are_counted_and_long_examples_refused_with_their_documents():
     examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
-    owners = owners_of(DOCUMENTS, "conversation")
+    split = {"train": DOCUMENTS, "validation": DOCUMENTS[:1], "test": DOCUMENTS[:1]}
+    encoded = {"train": examples, "validation": examples[:1], "test": examples[:1]}
+    train = measure_lengths(encoded, split, {"chemicals": 9}, "conversation").train
+    separate = {name: encode_documents(small_tokenizer(), documents, "separate") for name, documents in split.items()}
+    owners = measure_lengths(separate, split, {"chemicals": 9}, "separate").train.owners
+    assert owners == ("one",) * 3 + ("two",) * 3 + ("three",) * 2
     lengths = [len(example["input_ids"]) for example in examples]
-    refuse_long(examples, owners, max(lengths))
+    assert list(train.whole) == lengths and train.owners == ("one", "two", "three")
+    refuse_long(train.whole, train.owners, max(lengths), 4096)
     with pytest.raises(InputError) as refused:
-        refuse_long(examples, owners, min(lengths))
-    assert f"one ({lengths[0]}), two ({lengths[1]})" in str(refused.value) and "three" not in str(refused.value)
-    assert f"--set model.max_length={max(lengths)}" in str(refused.value)
+        refuse_long(train.whole, train.owners, min(lengths), 4096)
+    assert f"one ({lengths[0]})" in str(refused.value) and f"two ({lengths[1]})" in str(refused.value)
+    assert "three" not in str(refused.value) and f"--set model.max_length={max(lengths)}" in str(refused.value)
     with pytest.raises(InputError, match="7 examples are longer .* and 2 more"):
-        refuse_long(examples[:1] * 7, ["one"] * 7, 1)
+        refuse_long([9] * 7, ["one"] * 7, 1, 4096)
 
 
 def test_budgets_hold_the_longest_answer_of_train_with_its_end():
