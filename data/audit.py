@@ -2,29 +2,30 @@
 
 A leak is an article or near-duplicate in two splits, or an answer standing in a train completion of the same article.
 Shares of seen and unseen names are reported and never fail. Reads documents, imports no model code; token lengths come from
-the `tokenizers` package alone.
+the `tokenizers` package alone, with a tokenizer.json that the caller names.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data.corpus import Corpus, read_corpus
 from data.items import names_of, normalise_item, share
-from data.prompts import render_answer, render_prompt
+from data.near_duplicates import group_articles, near_duplicates
+from data.prompts import Item, render_answer, render_prompt
 from data.readers.rows import Row, conflicting_rows, repeated_rows
-from data.schema import MENTION_TYPE, SPLITS, TASKS, Document, InputError
-from data.split import near_duplicates, row_level_split, split_documents
-from data.table import Table, as_text, join_blocks
+from data.schema import MENTION_TYPE, SPLITS, TASKS, Document, InputError, JsonObject
+from data.split import row_level_split, split_documents
+from data.table import Table, as_text, join_blocks, printable
 from data.text import FoldedText, normalise
 
 EXAMPLES = 5
 TINY_TOKENIZER = Path(__file__).parent.parent / "pipeline" / "tiny" / "tokenizer.json"
 
 
-def audit_path(path: str | Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> dict:
+def audit_path(path: str | Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> JsonObject:
     """Audit a corpus file (split here, with the project's split), a folder with train/validation/test.jsonl, or a run."""
     path = Path(path)
     if not path.is_dir():
@@ -34,7 +35,7 @@ def audit_path(path: str | Path, seed: int, tokenizer: Path = TINY_TOKENIZER) ->
     return audit_folder(path / "data" if (path / "manifest.json").exists() else path, seed, tokenizer)
 
 
-def audit_folder(folder: Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> dict:
+def audit_folder(folder: Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> JsonObject:
     missing = [name for name in SPLITS if not (folder / f"{name}.jsonl").exists()]
     if missing:
         raise InputError(f"{folder}: neither a run nor a folder with a given split; missing {missing[0]}.jsonl")
@@ -42,7 +43,7 @@ def audit_folder(folder: Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> d
     return audit_corpora(corpora, seed, tokenizer)
 
 
-def audit_corpora(corpora: Mapping[str, Corpus], seed: int, tokenizer: Path = TINY_TOKENIZER) -> dict:
+def audit_corpora(corpora: Mapping[str, Corpus], seed: int, tokenizer: Path = TINY_TOKENIZER) -> JsonObject:
     """Audit a split that the user gave, one corpus a split."""
     split = {name: list(corpora[name].documents) for name in SPLITS}
     rows = [row for name in SPLITS for row in corpora[name].rows]
@@ -56,10 +57,10 @@ def audit_split(
     given: bool,
     seed: int,
     tokenizer: Path = TINY_TOKENIZER,
-) -> dict:
+) -> JsonObject:
     """All the audit's figures as one JSON object; `leaks` holds the verdict."""
     documents = [document for name in SPLITS for document in split[name]]
-    pairs = near_duplicates([document.article for document in documents])
+    pairs = near_duplicates(document.article for document in documents)
     conflicts = conflicting_rows(rows)
     return {
         "documents": len(documents),
@@ -78,12 +79,12 @@ def audit_split(
     }
 
 
-def count_task(documents: Sequence[Document], task: str) -> dict:
+def count_task(documents: Sequence[Document], task: str) -> JsonObject:
     answers = [document.gold(task) for document in documents if task in document.tasks]
     return {"answers": len(answers), "items": sum(map(len, answers)), "empty": sum(not answer for answer in answers)}
 
 
-def names_not_in_text(documents: Sequence[Document]) -> dict:
+def names_not_in_text(documents: Sequence[Document]) -> JsonObject:
     """By task, gold items of which a name is no whole word of the article: what no verbatim reader can find."""
     missing: dict[str, list[str]] = {task: [] for task in TASKS}
     items = Counter()
@@ -101,7 +102,7 @@ def names_not_in_text(documents: Sequence[Document]) -> dict:
     }  # fmt: skip
 
 
-def letter_case_duplicates(documents: Sequence[Document]) -> dict:
+def letter_case_duplicates(documents: Sequence[Document]) -> JsonObject:
     """Names that stand in one answer in a second letter case: one item for scoring, two lines for a model to write."""
     names = answers = 0
     for document in documents:
@@ -113,7 +114,7 @@ def letter_case_duplicates(documents: Sequence[Document]) -> dict:
     return {"names": names, "answers": answers}
 
 
-def count_tokens(documents: Sequence[Document], tokenizer: Path) -> dict | None:
+def count_tokens(documents: Sequence[Document], tokenizer: Path) -> JsonObject | None:
     """Median, 99th percentile and maximum of prompt and completion, in tokens, without the chat template's own."""
     if not tokenizer.exists():
         return None
@@ -133,12 +134,12 @@ def count_tokens(documents: Sequence[Document], tokenizer: Path) -> dict | None:
     }
 
 
-def describe(numbers: Sequence[int]) -> dict:
+def describe(numbers: Sequence[int]) -> JsonObject:
     ordered = sorted(numbers) or [0]
     return {"median": ordered[len(ordered) // 2], "p99": ordered[int(0.99 * (len(ordered) - 1))], "max": ordered[-1]}
 
 
-def seen_names(split: Mapping[str, Sequence[Document]], task: str) -> dict:
+def seen_names(split: Mapping[str, Sequence[Document]], task: str) -> JsonObject:
     """How many of the test split's items stand somewhere in train's gold, as scoring compares them."""
     train = {normalise_item(item) for document in split["train"] for item in document.gold(task)}
     test = [normalise_item(item) for document in split["test"] for item in document.gold(task)]
@@ -146,59 +147,73 @@ def seen_names(split: Mapping[str, Sequence[Document]], task: str) -> dict:
     return {"test_items": len(test), "seen": seen, "unseen": len(test) - seen, "seen_share": share(seen, len(test))}
 
 
-def find_leaks(split: Mapping[str, Sequence[Document]], pairs: Sequence[tuple[int, int]]) -> dict:
-    """Which of the pairs of near-duplicates, the same article included, stand in two splits; and the answers that leak.
+def find_leaks(split: Mapping[str, Sequence[Document]], pairs: Sequence[tuple[int, int]]) -> JsonObject:
+    """The articles, near-duplicates included, that stand in two splits, and the answers that leak.
 
-    `pairs` are indices into the documents of train, validation and test, in that order.
-    `answers` counts the test items that stand in a train answer of the same article or a near-duplicate of it.
+    `pairs` are near-duplicates, as indices into the documents of train, validation and test, in that order.
+    `articles` counts those that an earlier split holds already; `answers` the test items of which every name stands in a
+    train answer, to whatever task, of the same article or of one that it is near to; `answer_shares` of all test items.
     """
     placed = [(name, document) for name in SPLITS for document in split[name]]
+    articles, answers = 0, Counter[str]()
+    for group in group_articles(len(placed), pairs):
+        first = placed[group[0]][0]
+        articles += sum(placed[i][0] != first for i in group)
+        known = {n for i in group if placed[i][0] == "train" for task in TASKS for n in answer_names(placed[i][1].gold(task))}
+        for i in group:
+            if placed[i][0] == "test":
+                answers.update({task: count_known(placed[i][1].gold(task), known) for task in TASKS})
+    items = {task: sum(len(document.gold(task)) for document in split["test"]) for task in TASKS}
     across = [(placed[i], placed[j]) for i, j in pairs if placed[i][0] != placed[j][0]]
-    answers = Counter()
-    for one, other in across:
-        for (name, document), (twin_name, twin) in ((one, other), (other, one)):
-            if name == "test" and twin_name == "train":
-                known = {normalise_item(item) for task in TASKS for item in twin.gold(task)}
-                answers.update({task: sum(normalise_item(item) in known for item in document.gold(task)) for task in TASKS})
     return {
         "leaking": bool(across),
-        "articles": len(across),
+        "articles": articles,
         "answers": {task: answers[task] for task in TASKS},
+        "answer_shares": {task: share(answers[task], items[task]) for task in TASKS},
         "examples": [f"{a.id} ({one}) ~ {b.id} ({other})" for (one, a), (other, b) in across[:EXAMPLES]],
     }
 
 
-def row_level_leaks(rows: Sequence[Row], seed: int) -> dict:
+def answer_names(items: Iterable[Item]) -> set[str]:
+    """Every name in the items, those inside a relation too, as scoring compares them."""
+    return {normalise(name) for item in items for name in names_of(item)}
+
+
+def count_known(items: Iterable[Item], known: Collection[str]) -> int:
+    """How many of the items have all their names among the known ones."""
+    return sum(all(normalise(name) in known for name in names_of(item)) for item in items)
+
+
+def row_level_leaks(rows: Sequence[Row], seed: int) -> JsonObject:
     """What a split of the same file by rows would leak: test rows whose article is in train, and answers known from it."""
     names = row_level_split(len(rows), seed)
     known: dict[str, set[str]] = defaultdict(set)
     for row, name in zip(rows, names, strict=True):
         if name == "train":
-            known[row.key].update(normalise(name) for item in row.items for name in names_of(item))
+            known[row.key] |= answer_names(row.items)
     test = [row for row, name in zip(rows, names, strict=True) if name == "test"]
     answers = {}
-    for task in MENTION_TYPE:
-        items = [(row.key, normalise(item)) for row in test if row.task == task for item in row.items]
-        answers[task] = share(sum(item in known[key] for key, item in items if key in known), len(items))
+    for task in TASKS:
+        asked = [row for row in test if row.task == task]
+        leaking = sum(count_known(row.items, known.get(row.key, ())) for row in asked)
+        answers[task] = share(leaking, sum(len(row.items) for row in asked))
     leaked = sum(row.key in known for row in test)
     return {"test_rows": len(test), "article_in_train": leaked, "answer_in_train_completion": answers}
 
 
-def render_audit(audit: dict) -> str:
+def render_audit(audit: JsonObject) -> str:
     """The audit for a terminal."""
-    leaks = audit["leaks"]
-    verdict = f"LEAKS: {leaks['articles']} pairs of articles across splits" if leaks["leaking"] else "no leak between splits"
     return join_blocks(
         [
             as_text(task_table(audit)),
             as_text(Table(("", ""), tuple(facts_of(audit)), words=("",))),
             describe_row_split(audit["row_level_split"]),
-            "\n".join([verdict, *(f"  {example}" for example in leaks["examples"])]),
+            "\n".join(render_leaks(audit["leaks"])),
         ]
     )
 
 
-def task_table(audit: dict) -> Table:
+def task_table(audit: JsonObject) -> Table:
     sizes = ", ".join(f"{name} {size['documents']:,}/{size['rows']:,}" for name, size in audit["split"].items())
     kind = "given" if audit["given_split"] else "by article"
     rows = tuple(
@@ -214,10 +229,10 @@ def task_table(audit: dict) -> Table:
     return Table(("task", "answers", "items", "empty", "not in text", "seen in train"), rows, title)
 
 
-def facts_of(audit: dict) -> Iterator[tuple[str, str]]:
+def facts_of(audit: JsonObject) -> Iterator[tuple[str, str]]:
     duplicates, case, tokens = audit["duplicates"], audit["letter_case_duplicates"], audit["tokens"]
     yield "duplicate rows", f"{duplicates['rows']:,}"
-    yield "near-duplicate articles", f"{duplicates['near_duplicate_articles']:,} pairs"
+    yield "near-duplicate articles", f"{duplicates['near_duplicate_articles']:,} (of an earlier one)"
     yield "conflicting rows", f"{audit['conflicts']['rows']:,} (their union is used)"
     yield "second letter case", f"{case['names']:,} names in {case['answers']:,} answers"
     for part in ("prompt", "completion") if tokens else ():
@@ -225,7 +240,7 @@ def facts_of(audit: dict) -> Iterator[tuple[str, str]]:
         yield f"{part} tokens", f"median {of['median']}, 99% {of['p99']}, max {of['max']} ({tokens['tokenizer']})"
 
 
-def describe_row_split(rows: dict | None) -> str:
+def describe_row_split(rows: JsonObject | None) -> str:
     if not rows:
         return ""
     known = ", ".join(f"{share:.0%} of {task}" for task, share in rows["answer_in_train_completion"].items())
@@ -233,3 +248,15 @@ def describe_row_split(rows: dict | None) -> str:
         f"a split by rows would leak {rows['article_in_train']:,} of {rows['test_rows']:,} test rows' articles into train,\n"
         f"with {known} standing in a train completion of the same article"
     )
+
+
+def render_leaks(leaks: JsonObject) -> list[str]:
+    """The verdict in lines for a terminal."""
+    if not leaks["leaking"]:
+        return ["no leak between splits"]
+    answers = ", ".join(f"{count} {task} ({leaks['answer_shares'][task]:.0%})" for task, count in leaks["answers"].items())
+    return [
+        f"LEAKS: {leaks['articles']} articles stand, as they are or nearly, in an earlier split too",
+        f"test answers whose names stand in a train completion of such an article: {answers}",
+        *(f"  {printable(example)}" for example in leaks["examples"]),
+    ]

@@ -7,11 +7,13 @@ nothing changes it afterwards.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 TASKS = ("chemicals", "diseases", "relations")
 SPLITS = ("train", "validation", "test")
-MENTION_TYPE = {"chemicals": "Chemical", "diseases": "Disease"}
+MentionType = Literal["Chemical", "Disease"]
+MENTION_TYPE: dict[str, MentionType] = {"chemicals": "Chemical", "diseases": "Disease"}
+JsonObject = dict[str, Any]
 
 
 class InputError(ValueError):
@@ -23,7 +25,7 @@ class Mention:
     """A name in the article. Offsets count characters of `Document.article`; None where the source has none."""
 
     text: str
-    type: Literal["Chemical", "Disease"]
+    type: MentionType
     start: int | None = None
     end: int | None = None
     ids: tuple[str, ...] = ()
@@ -62,12 +64,12 @@ class Document:
         return tuple(dict.fromkeys(m.text for m in self.mentions if m.type == MENTION_TYPE[task]))
 
 
-def document_to_json(document: Document) -> dict:
+def document_to_json(document: Document) -> JsonObject:
     """A JSON object that `document_from_json` reads back to an equal document."""
     return asdict(document)
 
 
-def document_from_json(row: dict) -> Document:
+def document_from_json(row: JsonObject) -> Document:
     mentions = tuple(Mention(**{**m, "ids": tuple(m["ids"])}) for m in row["mentions"])
     relations = tuple(Relation(**r) for r in row["relations"])
     return Document(**{**row, "mentions": mentions, "relations": relations, "tasks": tuple(row["tasks"])})

@@ -7,21 +7,55 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 OPEN, CLOSE = "([{", ")]}"
 QUOTES = "\"'`´“”‘’„«»‹›"
-PUNCTUATION = ".,;:"
+STRIPPED = QUOTES + ".,;: "
+LONGEST_SYLLABLE = 4  # characters that may stand before one that composes with them
+MOST_MARKS = 30  # on one letter, as in Unicode's stream-safe text
 RUN = re.compile(r"[^\W_]+")
+HYPHENATION = re.compile(r"\u00ad(?:[ \t]*\r?\n[ \t]*)?|(?<=\w)[-\u2010][ \t]*\r?\n[ \t]*(?=\w)")
+LONG_RUN = re.compile(rf"[^\x00-\x7f]{{{MOST_MARKS + 1},}}")
 
 
 def fold(text: str) -> str:
-    """Letter case and compatibility forms taken away (NFKC, case folding), until nothing changes."""
+    """Letter case and compatibility forms taken away (NFKC, case folding), until nothing changes.
+
+    Of more than 30 marks on one letter, which no language writes, the first 30 are kept: ordering them takes time that
+    grows with the square of their number.
+    """
     if text.isascii():
         return text.lower()
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    again = unicodedata.normalize("NFKC", folded)
-    return folded if again == folded else fold(again)
+    folded = unicodedata.normalize("NFKC", LONG_RUN.sub(_drop_marks, text))
+    while True:
+        again = unicodedata.normalize("NFKC", LONG_RUN.sub(_drop_marks, folded.casefold()))
+        if again == folded:
+            return folded
+        folded = again
+
+
+def _drop_marks(run: re.Match[str]) -> str:
+    kept, marks = [], 0
+    for character in run[0]:
+        marks = marks + 1 if _is_mark(character) else 0
+        if marks <= MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+def _is_mark(character: str) -> bool:
+    """Whether the character, or the first of those that it stands for, is written onto the letter before it."""
+    return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) > 0
+
+
+def join_hyphenated(text: str) -> str:
+    """The text without soft hyphens, and with the words joined that a hyphen breaks at a line's end.
+
+    >>> join_hyphenated("neph-\\nropathy after beta-blockers")
+    'nephropathy after beta-blockers'
+    """
+    return HYPHENATION.sub("", text)
 
 
 def normalise(name: str) -> str:
@@ -34,29 +68,32 @@ def normalise(name: str) -> str:
     ('naloxone', '(+)-catechin', '5-ht(1a)', 'na+', 'renal')
     """
     name = " ".join(fold(name).split())
-    while name:
-        if name[0] in QUOTES + PUNCTUATION + CLOSE or name[0] in OPEN and not _closes(name):
-            name = name[1:].lstrip()
-        elif name[-1] in QUOTES + PUNCTUATION + OPEN or name[-1] in CLOSE and not _closes(_mirror(name)):
-            name = name[:-1].rstrip()
+    if not name or name[0].isalnum() and name[-1].isalnum():
+        return name
+    partners = _match_brackets(name)
+    start, end = 0, len(name)
+    while start < end:
+        first, last = name[start], name[end - 1]
+        if first in STRIPPED or first in OPEN + CLOSE and not start < partners.get(start, -1) < end:
+            start += 1
+        elif last in STRIPPED or last in OPEN + CLOSE and not start <= partners.get(end - 1, -1) < end - 1:
+            end -= 1
         else:
             break
-    return name
+    return name[start:end]
 
 
-def _closes(name: str) -> bool:
-    """Whether the bracket that opens `name` is closed somewhere in it."""
-    opening, closing = name[0], CLOSE[OPEN.index(name[0])]
-    depth = 0
-    for character in name:
-        depth += (character == opening) - (character == closing)
-        if depth == 0:
-            return True
-    return False
-
-
-def _mirror(name: str) -> str:
-    return name[::-1].translate(str.maketrans(OPEN + CLOSE, CLOSE + OPEN))
+def _match_brackets(name: str) -> dict[int, int]:
+    """By place of a bracket the place of the one that it matches, each kind of bracket by itself."""
+    opened: dict[str, list[int]] = {bracket: [] for bracket in CLOSE}
+    partners = {}
+    for place, character in enumerate(name):
+        if character in OPEN:
+            opened[CLOSE[OPEN.index(character)]].append(place)
+        elif character in CLOSE and opened[character]:
+            partners[place] = opened[character].pop()
+            partners[partners[place]] = place
+    return partners
 
 
 def is_word_edge(text: str, position: int) -> bool:
@@ -66,16 +103,20 @@ def is_word_edge(text: str, position: int) -> bool:
 
 def _fold_letters(text: str) -> Iterator[tuple[int, str]]:
     """(start, folded) of each letter of `text`: a character with the marks that follow and join it ("o\u0308" is "ö")."""
-    start, piece = 0, ""
+    start = 0
     for i, character in enumerate(text):
-        own = fold(character)
-        joins = not character.isascii() and (
-            unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) or fold(text[start : i + 1]) != piece + own
-        )
-        if i and not joins:
-            yield start, piece
-        start, piece = (start, fold(text[start : i + 1])) if joins else (i, own)
-    yield start, piece
+        if i and not _joins(text, i, character):
+            yield start, fold(text[start:i])
+            start = i
+    yield start, fold(text[start:])
+
+
+def _joins(text: str, place: int, character: str) -> bool:
+    """Whether the character at `place` is one letter with those before it: a mark, or the next part of a Hangul syllable."""
+    if character.isascii():
+        return False
+    before = text[max(0, place - LONGEST_SYLLABLE) : place]
+    return _is_mark(character) or fold(before + character) != fold(before) + fold(character)
 
 
 class FoldedText:
@@ -84,7 +125,8 @@ class FoldedText:
     def __init__(self, text: str):
         self.text = text
         if text.isascii():
-            self.folded, self.origin = text.lower(), range(len(text) + 1)
+            self.folded = text.lower()
+            self.origin: Sequence[int] = range(len(text) + 1)
             return
         pieces = list(_fold_letters(text))
         self.folded = "".join(piece for _, piece in pieces)
@@ -106,15 +148,18 @@ class FoldedText:
             at += 1
         return found
 
-    def runs(self) -> Iterator[str]:
-        """Every run of letters and digits with which a whole word may begin.
+    def runs(self, lengths: Collection[int]) -> Iterator[str]:
+        """Every run of letters and digits with which a whole word of these lengths may begin.
 
         A run of the folded text may hold word edges of the original one: "Aspirin™" folds to "aspirintm".
         """
         for run in RUN.finditer(self.folded):
             inner = [] if self.text.isascii() else [i for i in range(run.start() + 1, run.end()) if self._parts(i)]
-            edges = [run.start(), *inner, run.end()]
-            yield from (self.folded[start:end] for i, start in enumerate(edges) for end in edges[i + 1 :])
+            if not inner:
+                yield run[0]
+                continue
+            edges = {run.start(), *inner, run.end()}
+            yield from (self.folded[edge : edge + n] for edge in edges for n in lengths if edge + n in edges)
 
     def _parts(self, at: int) -> bool:
         """Whether a word edge of the text stands before folded character `at`."""
@@ -142,7 +187,7 @@ class NameIndex:
     def find(self, text: str) -> list[tuple[int, int, str]]:
         """Occurrences of the names as (start, end, name), longest first, none overlapping, in the order of the text."""
         folded = FoldedText(text)
-        runs = {"", *folded.runs()}
+        runs = {"", *folded.runs({len(run) for run in self.by_first_run})}
         candidates = [name for run in runs for name in self.by_first_run.get(run, ())]
         taken = bytearray(len(text))
         found = []

@@ -120,8 +120,8 @@ def prepare_data(run: RunFolder) -> dict:
     write_jsonl(run.path / "data" / "documents.jsonl", rows)
     write_json(run.path / "data" / "audit.json", audit)
     if audit["leaks"]["leaking"]:
-        pairs = audit["leaks"]["articles"]
-        print(f"WARNING: the given split leaks: {pairs} pairs of articles; see data/audit.json", file=sys.stderr)
+        articles = audit["leaks"]["articles"]
+        print(f"WARNING: the given split leaks: {articles} articles stand in two splits; see data/audit.json", file=sys.stderr)
     return {name: len(documents) for name, documents in split.items()}
 
 

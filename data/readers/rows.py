@@ -20,7 +20,7 @@ from pathlib import Path
 from data.files import read_jsonl
 from data.prompts import ASKED, Item, read_answer, render_answer, render_prompt
 from data.schema import MENTION_TYPE, TASKS, Document, InputError, Mention, Relation
-from data.text import fold
+from data.text import fold, join_hyphenated
 
 PROMPT = re.compile(r"\s*\S.*?\n\n(?P<article>.*\S.*)\n\nlist of extracted (?P<asked>\w+)\s*:\s*", re.IGNORECASE | re.DOTALL)
 TASK_OF = {asked: task for task, asked in ASKED.items()} | {"relations": "relations"}
@@ -43,7 +43,8 @@ class Row:
 
 
 def article_key(article: str) -> str:
-    return hashlib.sha256(" ".join(fold(article).split()).encode()).hexdigest()
+    """A hash of the article's words, the same on every machine, whatever their letter case and hyphenation."""
+    return hashlib.sha256(" ".join(fold(join_hyphenated(article)).split()).encode()).hexdigest()
 
 
 def read_rows(path: str | Path) -> list[Row]:

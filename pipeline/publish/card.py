@@ -204,7 +204,7 @@ def render_data(facts: Facts) -> str:
     kind = "as given by the user" if audit.get("given_split") else "by article, near-duplicates kept together"
     lines.append(f"- Split {kind}: {sizes} articles")
     if leaks := audit.get("leaks"):
-        found = f"**{leaks['articles']} pairs of articles stand in two splits**" if leaks["leaking"] else "none found"
+        found = f"**{leaks['articles']} articles stand in two splits**" if leaks["leaking"] else "none found"
         lines.append(f"- Leaks between the splits (articles, near-duplicates, answers): {found}")
     seen = {task: counts for task, counts in audit.get("seen", {}).items() if counts.get("test_items")}
     if shares := [f"{task} {_percent(counts['seen_share'])} %" for task, counts in seen.items()]:

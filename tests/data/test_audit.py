@@ -8,9 +8,10 @@ import pytest
 from articles import invent
 
 from data.audit import audit_path, count_tokens, describe, render_audit
-from data.files import write_jsonl
+from data.files import read_jsonl, write_jsonl
 from data.readers.rows import document_rows
 from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
+from data.split import row_level_split
 from pipeline.cli import main
 
 TEXT = "Zoltamine was given to nine cases and gout followed in all but one of them before tremor set in at last."
@@ -39,8 +40,11 @@ ZOL = document("z", TEXT, ["Zoltamine"], ["gout", "tremor"], [("Zoltamine", "gou
     [
         (ZOL, True, (1, 2, 1)),
         (document("t", TEXT.upper(), ["ZOLTAMINE"], ["Gout."]), True, (1, 1, 0)),
+        # a pair is known where both names are, in whatever answers
+        (document("t", TEXT, relations=[("zoltamine", "Tremor"), ("Zoltamine", "cough")]), True, (0, 0, 1)),
         (document("t", TEXT.replace("nine", "six"), ["nothing known"]), True, (0, 0, 0)),
         (document("t", TEXT[:60], ["Zoltamine"], title="A title of its own"), True, (1, 0, 0)),
+        (document("t", "\u00ad".join(TEXT), ["Zoltamine"]), True, (1, 0, 0)),
         # names and even pairs seen in train are no leak when the article is another
         (
             document("t", "Zoltamine and gout again, in other words.", ["Zoltamine"], ["gout"], [("Zoltamine", "gout")]),
@@ -55,7 +59,23 @@ def test_planted_leaks_are_found(tmp_path, capsys, twin, leaking, answers):
     assert found["answers"] == dict(zip(TASKS, answers or (0, 0, 0), strict=True))
     assert found["examples"] == ([f"z (train) ~ {twin.id} (test)"] if leaking else [])
     assert main(["data", "audit", str(tmp_path)]) == int(leaking)
-    assert ("LEAKS: 1 pairs" if leaking else "no leak between splits") in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert ("LEAKS: 1 articles" if leaking else "no leak between splits") in shown
+    assert not leaking or all(f"{found['answers'][task]} {task} (" in shown for task in TASKS)
+
+
+def test_names_inside_a_relation_leak_and_are_shown(tmp_path, capsys):
+    """A split by rows: one article's relations in train, its chemicals and diseases in test."""
+    pair = document_rows([document("z", TEXT, relations=[("Zoltamine", "tremor")])])[2:]
+    write_split(tmp_path, invent(3), invent(2, seed=9), [])
+    write_jsonl(tmp_path / "train.jsonl", pair)
+    write_jsonl(tmp_path / "test.jsonl", document_rows([ZOL])[:2])
+    assert main(["data", "audit", str(tmp_path), "--json"]) == 1
+    leaks = json.loads(capsys.readouterr().out)["leaks"]
+    assert leaks["answers"] == {"chemicals": 1, "diseases": 1, "relations": 0}
+    assert leaks["answer_shares"] == {"chemicals": 1.0, "diseases": 0.5, "relations": 0.0}
+    assert main(["data", "audit", str(tmp_path)]) == 1
+    assert "1 chemicals (100%), 1 diseases (50%), 0 relations (0%)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("places", [(0, 1), (1, 2), (0, 2)])
@@ -96,10 +116,21 @@ def test_a_split_by_rows_is_shown_for_what_it_leaks(tmp_path):
 def test_the_users_file_would_leak_if_split_by_rows(shared_data):
     shown = audit_path(shared_data / "both_rel_instruct_all.jsonl", 42)
     assert shown["row_level_split"]["test_rows"] == 300 and shown["row_level_split"]["article_in_train"] > 280
-    assert all(0.15 < value < 0.35 for value in shown["row_level_split"]["answer_in_train_completion"].values())
+    leaking = shown["row_level_split"]["answer_in_train_completion"]
+    assert all(0.15 < leaking[task] < 0.35 for task in ("chemicals", "diseases")) and 0.4 < leaking["relations"] < 0.7
     assert shown["letter_case_duplicates"]["answers"] > 400 and not shown["leaks"]["leaking"]
     assert shown["tasks"]["relations"]["items"] == 2049
     assert sum(task["empty"] for task in shown["tasks"].values()) == 6
+
+
+def test_a_split_of_the_users_file_by_rows_is_seen_to_leak(shared_data, tmp_path):
+    rows = [row for _, row in read_jsonl(shared_data / "both_rel_instruct_all.jsonl")]
+    for name in SPLITS:
+        part = [row for row, place in zip(rows, row_level_split(len(rows), 42), strict=True) if place == name]
+        write_jsonl(tmp_path / f"{name}.jsonl", part)
+    leaks = audit_path(tmp_path, 42)["leaks"]
+    assert all(0.15 < leaks["answer_shares"][task] < 0.35 for task in ("chemicals", "diseases"))
+    assert 0.4 < leaks["answer_shares"]["relations"] < 0.7
 
 
 def test_conflicts_empties_and_letter_case_are_counted(tmp_path):

@@ -9,13 +9,14 @@ from random import Random
 
 import pytest
 
+from data.near_duplicates import near_duplicates
 from data.prompts import render_prompt
 from data.readers.rows import join_rows, read_rows
 from data.sample import sentences as sample_words
 from data.sample.build import PATH, new_document, render_sample, sample_documents
 from data.sample.names import FORMS, Source, new_abbreviation, new_name, side_of
 from data.schema import MENTION_TYPE, TASKS
-from data.split import near_duplicates, split_documents
+from data.split import split_documents
 from data.text import find_whole_words, fold
 from eval.scoring.baselines import score_baselines
 from eval.scoring.parse import Answer

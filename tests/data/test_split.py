@@ -5,75 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
 import pytest
-from articles import SYLLABLES, invent
+from articles import cuts, invent, near_duplicates_plainly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.readers.rows import join_rows, read_rows
 from data.schema import SPLITS, Document
-from data.split import CONTAINMENT, WORD, group_near_duplicates, near_duplicates, row_level_split, split_documents
-from data.text import fold
+from data.split import row_level_split, split_documents
 
 TEST_IDS = "1621ba96"
+TITLED_TEST_IDS = "2e12aeeb"
 
 
 def ids(split: dict[str, list[Document]]) -> dict[str, set[str]]:
     return {name: {document.id for document in split[name]} for name in SPLITS}
-
-
-def near_duplicates_plainly(articles: list[str]) -> list[tuple[int, int]]:
-    """Every pair compared: of the smaller set of runs of five words, half or more stand in the other."""
-    runs = []
-    for article in articles:
-        words = WORD.findall(fold(article))
-        width = min(5, len(words))
-        runs.append({tuple(words[i : i + width]) for i in range(len(words) - width + 1)} if words else set())
-    return [
-        (i, j)
-        for j in range(len(articles))
-        for i in range(j)
-        if runs[i] and runs[j] and len(runs[i] & runs[j]) >= CONTAINMENT * min(len(runs[i]), len(runs[j]))
-    ]
-
-
-# Texts cut from few sources share much; a few letters as words share runs by chance.
-sources = [" ".join(Random(n).choices(SYLLABLES, k=40)).split() for n in range(3)]
-cuts = st.builds(
-    lambda source, start, length, more: " ".join([*sources[source][start : start + length], *more]),
-    st.integers(0, 2), st.integers(0, 30), st.integers(0, 20), st.lists(st.sampled_from("abc"), max_size=12),
-)  # fmt: skip
-
-
-@given(st.lists(cuts, max_size=12))
-def test_near_duplicates_are_those_of_comparing_every_pair(articles):
-    assert near_duplicates(articles) == sorted(near_duplicates_plainly(articles))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "near"),
-    [
-        ("a b c d e f", "A B, C D E F!", True),
-        ("a b c d e f g h", "a b c d e f x y", True),  # two of four runs
-        ("a b c d e f g h", "a b c d e x y z", False),  # one of four
-        ("a b c d e", "x a b c d e y z v w", True),  # the smaller one stands whole in the other
-        ("a b c", "a b c", True),
-        ("a b c", "a b c d", False),
-        ("a b c", "", False),
-    ],
-)
-def test_half_of_the_smaller_article_makes_a_near_duplicate(one, other, near):
-    assert bool(near_duplicates([one, other])) is near is bool(near_duplicates([other, one]))
-
-
-def test_groups_join_what_is_near_to_the_same():
-    articles = ["a b c d e f g h", "x y z v w", "e f g h i j k l", "a b c d e f g h i j k l"]
-    assert sorted(map(sorted, group_near_duplicates(articles))) == [[0, 2, 3], [1]]
 
 
 @settings(max_examples=30)
@@ -127,6 +79,23 @@ def test_machines_and_processes_agree():
         path = os.pathsep.join(map(str, [here, here.parent / "support", here.parents[1]]))
         env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}
         assert subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout.strip() == TEST_IDS
+
+
+def test_texts_without_hyphenation_are_split_as_before_it_was_looked_through():
+    documents = [document for seed in range(3) for document in invent(100, seed)]
+    documents = [Document(f"{n}", d.text, d.text[:20]) for n, d in enumerate(documents)]
+    names = sorted(d.id for d in split_documents(documents, 7)["test"])
+    assert hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8] == TITLED_TEST_IDS
+
+
+@pytest.mark.parametrize(
+    ("syllable", "broken"), [("(?=.)", "\u00ad"), (r"(?<=\w)(?=ta|mi|re)", "-\n"), (r"ol(?=\w)", "ol\u2010 \r\n")]
+)
+def test_hyphenation_parts_no_near_duplicates(syllable, broken):
+    documents = invent(40)
+    twins = [Document(f"t{n}", re.sub(syllable, broken, d.text)) for n, d in enumerate(documents)]
+    home = {d.id: name for name, part in split_documents(documents + twins, 42).items() for d in part}
+    assert len(set(home.values())) == 3 and all(home[f"d{n}"] == home[f"t{n}"] for n in range(40))
 
 
 def test_the_users_file_is_split_by_article(shared_data):

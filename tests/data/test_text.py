@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import unicodedata
 
 import pytest
@@ -52,6 +54,58 @@ short_texts = st.text(st.sampled_from("aAb1 -(ßﬁ™㎖e\u0301"), max_size=24)
 )
 def test_normalise(name, expected):
     assert normalise(name) == expected
+
+
+def test_folding_settles_for_every_letter_there_is():
+    for code in range(sys.maxunicode + 1):
+        letter = chr(code)
+        if unicodedata.category(letter) not in ("Cn", "Co", "Cs"):
+            folded = fold(letter)
+            assert folded == letter or fold(folded) == folded, hex(code)
+
+
+@pytest.mark.parametrize(
+    ("letter", "folded"),
+    [("ǰ", "ǰ"), ("J\u030c", "ǰ"), ("ẗ", "ẗ"), ("ῶ", "ῶ"), ("Ω\u0342", "ῶ"), ("ῷ", "ῶι"), ("ΐ", "ΐ"), ("ẞ", "ss")],
+)
+def test_letters_that_folding_takes_apart_are_put_together_again(letter, folded):
+    assert fold(letter) == folded
+    assert find_whole_words(f"x{letter}", f"x{folded} X{letter}") == [
+        (0, 1 + len(folded)),
+        (2 + len(folded), 3 + len(folded) + len(letter)),
+    ]
+
+
+HEAPS = ["(" * 50_000, "(" * 20_000 + "a" + "]" * 20_000, "a" + "\u0301\u0323" * 25_000, "™" * 20_000, "\u0345" * 50_000]
+
+
+@pytest.mark.parametrize("heap", HEAPS)
+def test_heaps_of_brackets_and_marks_take_time_that_grows_with_their_length(heap):
+    began = time.process_time()
+    assert normalise(normalise(heap)) == normalise(heap)
+    assert FoldedText(heap).folded == fold(heap)
+    assert NameIndex(["lithium", heap[:20]]).find(heap) is not None
+    assert time.process_time() - began < 4  # each took minutes
+
+
+def normalise_plainly(name):
+    """One character taken from an end at a time, brackets counted anew each time."""
+    name, closing = " ".join(fold(name).split()), {")": "(", "]": "[", "}": "{"}
+    while name:
+        depths = [sum((c == closing.get(name[-1])) - (c == name[-1]) for c in name[at:]) for at in range(len(name))]
+        ahead = [sum((c == name[0]) - (closing.get(c) == name[0]) for c in name[: at + 1]) for at in range(len(name))]
+        if name[0] in "\"'`´“”‘’„«»‹›.,;:)]}" or name[0] in "([{" and 0 not in ahead:
+            name = name[1:].lstrip()
+        elif name[-1] in "\"'`´“”‘’„«»‹›.,;:([{" or name[-1] in ")]}" and 0 not in depths:
+            name = name[:-1].rstrip()
+        else:
+            break
+    return name
+
+
+@given(st.text(st.sampled_from("a ()[]{}\"'.;-"), max_size=14))
+def test_ends_are_taken_away_as_if_one_by_one(name):
+    assert normalise(name) == normalise_plainly(name)
 
 
 @given(texts)

@@ -147,7 +147,7 @@ def test_what_is_missing_is_said_and_not_invented(tmp_path):
 def test_a_leak_is_told_in_bold(tmp_path):
     audit = {**FILES["data/audit.json"], "leaks": {"leaking": True, "articles": 3}, "given_split": True}
     card = write_card(make_run(tmp_path, {**FILES, "data/audit.json": audit}))
-    assert "**3 pairs of articles stand in two splits**" in card
+    assert "**3 articles stand in two splits**" in card
     assert "as given by the user" in card
 
 

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from random import Random
 
+from hypothesis import strategies as st
+
+from data.near_duplicates import WORD
 from data.schema import Document
-from data.text import CLOSE, OPEN, find_whole_words, is_word_edge
+from data.text import CLOSE, OPEN, find_whole_words, fold, is_word_edge
 
 SYLLABLES = ["zol", "ta", "mi", "ne", "gou", "tre", "mor", "ren", "al", "fai", "lu", "re", "car", "dia", "cy", "to", "xin"]
 
@@ -51,3 +54,26 @@ def is_in(item, article):
 
 def rows_by_task(path: Path) -> dict:
     return {(row["document"], row["task"]): row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+
+
+def near_duplicates_plainly(articles: list[str]) -> list[tuple[int, int]]:
+    """Every pair compared: of the smaller set of runs of five words, half or more stand in the other."""
+    runs = []
+    for article in articles:
+        words = WORD.findall(fold(article))
+        width = min(5, len(words))
+        runs.append({tuple(words[i : i + width]) for i in range(len(words) - width + 1)} if words else set())
+    return [
+        (i, j)
+        for j in range(len(articles))
+        for i in range(j)
+        if runs[i] and runs[j] and len(runs[i] & runs[j]) >= 0.5 * min(len(runs[i]), len(runs[j]))
+    ]
+
+
+# Texts cut from few sources share much; a few letters as words share runs by chance.
+sources = [" ".join(Random(n).choices(SYLLABLES, k=40)).split() for n in range(3)]
+cuts = st.builds(
+    lambda source, start, length, more: " ".join([*sources[source][start : start + length], *more]),
+    st.integers(0, 2), st.integers(0, 30), st.integers(0, 20), st.lists(st.sampled_from("abc"), max_size=12),
+)  # fmt: skip
