@@ -18,19 +18,28 @@ from eval.scoring.confidence import Confidences, surest
 from eval.scoring.faults import Fault
 from eval.scoring.score import Scored
 
+TITLE = 120  # characters of it, at most
+
 
 def describe_documents(scored: Scored, faults: Sequence[Fault], confidences: Confidences | None = None) -> list[dict]:
-    """[{"id", "article", "answers": {task: status}, "items": as `describe_items`}]."""
+    """[{"id", "title", "article", "answers": {task: status}, "items": as `describe_items`}]."""
     by_item = {(fault.document, fault.task, fault.kind, fault.item): fault for fault in faults}
     return [
         {
             "id": document.id,
+            "title": title_of(document),
             "article": document.article,
             "answers": {task: scored.predictions[document.id, task].status for task in document.tasks},
             "items": list(describe_items(document, text, scored, by_item, confidences)),
         }
         for document, text in zip(scored.documents, scored.texts, strict=True)
     ]
+
+
+def title_of(document: Document) -> str:
+    """What it opens with: its title, where it has one on a line of its own."""
+    first = document.article.strip().partition("\n")[0]
+    return first if len(first) <= TITLE else first[:TITLE].rpartition(" ")[0] + " …"
 
 
 def describe_items(

@@ -1,13 +1,12 @@
 """One offline page with everything a reviewer asks: report.html, from scored answers and metrics.
 
-Tables and plots are written here; the browser through articles is a script over embedded JSON. The page loads nothing, its
+The template writes tables and charts; the browser through articles is a script over embedded JSON. The page loads nothing, its
 content security policy allows no script or style but its own, and no text of a model or an article becomes markup.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,24 +14,17 @@ from pathlib import Path
 
 from data.files import write_text
 from data.schema import TASKS
-from data.table import NONE, Table, percent
+from data.table import percent
 from eval.report.articles import describe_documents, embed_json
-from eval.report.figures import PLOTS
-from eval.report.tables import bounds_of, build_tables, f1_of, named_figures, render_markdown
+from eval.report.charts import confidence_curves, fault_bars, forest
+from eval.report.tables import BASELINES, bounds_of, build_tables, f1_of, named_figures, render_markdown
 from eval.scoring.confidence import Confidences
 from eval.scoring.faults import CATEGORIES, Fault
 from eval.scoring.score import Scored
 
 __all__ = ["render_markdown", "render_report", "write_report"]
 
-SECTIONS = {
-    "scores": "Scores",
-    "relations": "Relations",
-    "generalisation": "Generalisation",
-    "faults": "Faults",
-    "confidence": "Confidence",
-}
-PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+SECTIONS = ("scores", "relations", "generalisation", "faults", "confidence")
 
 
 def write_report(
@@ -51,81 +43,54 @@ def render_report(
     scored: Scored, faults: Sequence[Fault], metrics: Mapping,
     confidences: Confidences | None = None, title: str = "Evaluation", notes: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    style, script = read_part("report.css"), read_part("report.js")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent
+    pages = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     data = {"documents": describe_documents(scored, faults, confidences), "categories": CATEGORIES}
-    sections = {name: render_section(name, metrics) for name in SECTIONS}
-    parts = {
-        "title": escape(title),
-        "notes": "".join(f"<li>{escape(note)}</li>" for note in (f"{len(scored.documents):,} articles", *notes)),
-        "cards": render_cards(metrics),
-        "navigation": "".join(f'<a href="#{name}">{SECTIONS[name]}</a>' for name, body in sections.items() if body),
-        "sections": "".join(sections.values()),
-        "style": style,
-        "style_hash": content_hash(style),
-        "script": script,
-        "script_hash": content_hash(script),
-        "data": embed_json(data),
-    }
-    # In one pass, so that a placeholder standing in an article stays text; half a character from a broken file becomes "?".
-    page = PLACEHOLDER.sub(lambda match: parts[match[1]], read_part("report.html"))
-    return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def read_part(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    page = pages.get_template("report.html").render(
+        title=title,
+        notes=[f"{len(scored.documents):,} articles", *notes],
+        cards=list_cards(metrics),
+        sections={name: tables for name in SECTIONS if (tables := build_tables(metrics, [name]))},
+        forest=forest(metrics),
+        bars=fault_bars(metrics),
+        curves=confidence_curves(metrics),
+        style=Markup(style),
+        style_hash=content_hash(style),
+        script=Markup(script),
+        script_hash=content_hash(script),
+        data=Markup(embed_json(data)),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # half a character from a broken file becomes "?"
 
 
 def content_hash(text: str) -> str:
     """As a content security policy names an inline script or style."""
-    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def render_cards(metrics: Mapping) -> str:
-    """The four figures to read first: F1 with its interval, and how far it stands over the dictionary."""
+def list_cards(metrics: Mapping) -> list[dict]:
+    """The figures to read first, {"label", "f1", "low", "high", "beside"}: F1, its interval, and the baselines' F1."""
     cards = []
     for name, figures in named_figures(metrics):
         if name == "macro":
             continue
         low, high = map(percent, bounds_of(metrics, name, "f1") or (None, None))
-        floor = f1_of(metrics, "dictionary", name) if name in TASKS else None
-        beside = NONE if floor is None else f"{100 * (figures['f1'] - floor):+.1f} on train's dictionary"
-        if name == "micro":
-            beside = f"{figures['support']:,} gold items"
+        beside = [f"{words} {percent(f1)}" for key, words in BASELINES.items() if (f1 := f1_of(metrics, key, name)) is not None]
         label = name if name in TASKS else "all tasks (micro)"
-        cards.append(
-            f'<li><h3>{label}</h3><p class="value">{percent(figures["f1"])}<span>F1</span></p>'
-            f"<p>95 % interval {low} to {high}</p><p>{beside}</p></li>"
-        )
-    return f'<ul class="cards">{"".join(cards)}</ul>'
+        gold = f"{figures['support']:,} gold items"
+        cards.append({"label": label, "f1": percent(figures["f1"]), "low": low, "high": high, "beside": beside or [gold]})
+    return cards
 
 
-def render_section(name: str, metrics: Mapping) -> str:
-    tables = build_tables(metrics, [name])
-    if not tables:
-        return ""
-    plots = PLOTS[name](metrics)
-    body = "".join(
-        render_table(table, folded=name in ("generalisation", "faults") and len(table.rows) > 10) for table in tables
+def embed_report(page: str, height: int = 900) -> str:
+    """HTML that shows a whole report inside another page, a notebook's, which its style and script cannot reach."""
+    return (
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" width="100%" height="{height}" title="Report" '
+        'style="border: 0"></iframe>'
     )
-    return f'<section id="{name}"><h2>{SECTIONS[name]}</h2>{plots}{body}</section>'
-
-
-def render_table(table: Table, folded: bool) -> str:
-    kinds = ["text" if table.holds_words(i) else "number" for i in range(len(table.header))]
-    head = "".join(
-        f'<th scope="col" class="{kind}">{escape(column)}</th>' for kind, column in zip(kinds, table.header, strict=True)
-    )
-    rows = "".join(render_row(row, kinds) for row in table.rows)
-    # A table wider than the screen scrolls by itself; the tab stop lets a keyboard do that.
-    body = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">'
-        f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div><p class="note">{escape(table.note)}</p>'
-    )
-    if folded:
-        return f"<details><summary>{escape(table.title)}: the figures</summary>{body}</details>"
-    return f"<h3>{escape(table.title)}</h3>{body}"
-
-
-def render_row(row: Sequence[str], kinds: Sequence[str]) -> str:
-    cells = "".join(f'<td class="{kind}">{escape(cell)}</td>' for kind, cell in zip(kinds[1:], row[1:], strict=True))
-    return f'<tr><th scope="row" class="{kinds[0]}">{escape(row[0])}</th>{cells}</tr>'

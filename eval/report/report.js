@@ -2,7 +2,7 @@
 // The browser through articles. Text of articles and models is only ever set as textContent, never as markup.
 const { documents, categories } = JSON.parse(document.getElementById("data").textContent);
 const element = Object.fromEntries(
-  ["filters", "search", "task", "fault", "from", "to", "confidence-range", "found", "list", "name", "text", "answers", "items",
+  ["filters", "search", "task", "fault", "from", "to", "confidence-range", "found", "list", "name", "id", "text", "answers", "items",
     "previous", "next"].map((id) => [id, document.getElementById(id)]));
 const STATES = { tp: "✓ right", fp: "✗ not gold", fn: "○ missed" };
 const SIGNS = { tp: "✓", fp: "✗", fn: "○" };
@@ -69,7 +69,7 @@ function documentMatches(one, items, filters) {
     if (!asked.some(([, status]) => status === fault.slice(7))) return false;
   } else if ((fault || filters.from > 0 || filters.to < 1) && !items.length) return false;
   if (!search) return true;
-  const haystack = [one.id, one.article, ...one.items.flatMap((item) => item.names)].join("\n").toLowerCase();
+  const haystack = [one.id, one.title, one.article, ...one.items.flatMap((item) => item.names)].join("\n").toLowerCase();
   return haystack.includes(search);
 }
 
@@ -89,7 +89,8 @@ function listEntry({ one, items }, index) {
   const entry = make("div");
   entry.id = "entry-" + index;
   entry.setAttribute("role", "option");
-  entry.append(make("strong", one.id));
+  entry.append(make("strong", one.title));
+  entry.title = `${one.title}\n${one.id}`;
   const count = (state) => items.filter((item) => item.state === state).length;
   entry.append(make("span", Object.keys(SIGNS).map((state) => `${SIGNS[state]} ${count(state)}`).join("   ")));
   entry.addEventListener("click", () => show(index));
@@ -109,7 +110,8 @@ function show(index) {
     const below = above + option.offsetHeight - element.list.clientHeight;
     if (below > element.list.scrollTop) element.list.scrollTop = below;
   } else element.list.removeAttribute("aria-activedescendant");
-  element.name.textContent = entry ? entry.one.id : "";
+  element.name.textContent = entry ? entry.one.title : "";
+  element.id.textContent = entry ? entry.one.id : "";
   element.text.replaceChildren(...(entry ? highlight(entry.one.article, entry.items) : []));
   const odd = entry ? Object.entries(entry.one.answers).filter(([, status]) => status !== "ok") : [];
   element.answers.textContent = odd.map(([task, status]) => `${task}: ${STATUSES[status] || status}`).join("; ");

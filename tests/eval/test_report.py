@@ -11,8 +11,8 @@ import pytest
 from chromium import open_chromium
 
 from data.schema import TASKS, Document, Mention, Relation
-from eval.report.articles import embed_json, utf16_offsets
-from eval.report.page import render_markdown, write_report
+from eval.report.articles import embed_json, title_of, utf16_offsets
+from eval.report.page import embed_report, render_markdown, write_report
 from eval.scoring.confidence import TaskItems, score_confidence
 from eval.scoring.faults import find_faults
 from eval.scoring.metrics import score_split
@@ -184,15 +184,16 @@ def test_mouse_and_keys_move(page):
     def name():
         return page.run("document.getElementById('name').textContent")
 
-    assert name() == "a0"
+    assert name() == "Title 0"
+    assert page.run("document.getElementById('id').textContent") == "a0"
     page.click("#next")
-    assert name() == "a1"
+    assert name() == "Title 1"
     page.click("#list > div:nth-child(3)")
-    assert name() == "a2"
+    assert name() == "Title 2"
     page.run("document.getElementById('list').focus()")
-    for key, expected in (("ArrowDown", "a3"), ("ArrowUp", "a2"), ("End", "a8"), ("ArrowDown", "a8"), ("Home", "a0")):
+    for key, expected in (("ArrowDown", 3), ("ArrowUp", 2), ("End", 8), ("ArrowDown", 8), ("Home", 0)):
         page.press(key)
-        assert name() == expected
+        assert name() == f"Title {expected}"
     assert page.run("document.querySelectorAll('[aria-selected=true]').length") == 1
 
 
@@ -278,6 +279,37 @@ def test_markdown_tells_the_same_and_holds_no_markup():
     rows = [line for line in written.splitlines() if line.startswith("|")]
     assert all(re.sub(r"\\.", "", row).count("|") >= 3 for row in rows)
     assert render_markdown(metrics, ["scores"]).count("###") == 2
+
+
+def test_charts_keep_their_text_readable_on_a_phone(page):
+    page.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+    small = page.run(
+        "Math.min(...[...document.querySelectorAll('figure text, figure span, figure li')].map(e => "
+        "parseFloat(getComputedStyle(e).fontSize) * (e.getScreenCTM ? e.getScreenCTM().a : 1)).filter(size => size))"
+    )
+    dots = page.run("[...document.querySelectorAll('.forest .dot')].map(e => e.getBoundingClientRect().width)")
+    page.call("Emulation.clearDeviceMetricsOverride")
+    assert small >= 11
+    assert len(dots) == 5 and min(dots) >= 10
+
+
+def test_articles_are_listed_by_title_or_first_line(page):
+    listed = page.run("[...document.querySelectorAll('#list strong')].map(e => e.textContent)")
+    assert listed == [f"Title {number}" for number in range(9)]
+    assert title_of(Document("4f", "Effects of zinc\nZinc is a metal.")) == "Effects of zinc"
+    assert title_of(Document("4f", "word " * 50)) == "word " * 24 + "…"
+
+
+def test_a_report_inside_another_page_keeps_its_style_to_itself(browser, report, tmp_path):
+    before = "<!doctype html><body style='background: rgb(1, 2, 3)'><p id='own'>A notebook.</p>"
+    (tmp_path / "notebook.html").write_text(before + embed_report(report.read_text(encoding="utf-8")), encoding="utf-8")
+    browser.said.clear()
+    browser.open(tmp_path / "notebook.html")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(1, 2, 3)"
+    assert browser.run("document.querySelectorAll('iframe').length") == 1
+    assert browser.run("document.querySelectorAll('.cards, #articles, h2').length") == 0
+    browser.run("new Promise(done => setTimeout(done, 300))")
+    assert browser.said == []
 
 
 def test_json_in_a_script_element_stays_in_it():
