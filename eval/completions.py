@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,10 +60,9 @@ def _append(
     engine: Engine, chats: Sequence[Chat], file: TextIO, done: set[tuple[str, str]], asked: int, progress: bool | None
 ) -> None:
     """Writes each row as the engine gives it, once."""
-    from tqdm import tqdm
+    from eval.progress import progress_bar
 
-    hidden = not (sys.stderr.isatty() if progress is None else progress)
-    with tqdm(total=asked, initial=len(done), desc="answers", unit="", file=sys.stderr, disable=hidden) as bar:
+    with progress_bar("answers", asked, len(done), shown=progress is not False) as bar:
         for rows in engine(chats):
             for row in rows:
                 key = (row["document"], row["task"])

@@ -119,7 +119,7 @@ def complete(
     `batch_tokens`: rows times the positions that a row may need (prompts and answers); a batch that runs out of memory is
     halved. `grounded` holds every item to the article's own words, and with `listed_sides` relations to the names just
     listed. `logprobs` adds [text, log-probability] of each token.
-    `progress`: None shows it on a terminal only.
+    `progress`: False hides it.
     """
     from eval.engines.huggingface import transformers_engine
 

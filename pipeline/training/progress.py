@@ -1,27 +1,18 @@
-"""One line of progress on standard error: steps, loss, validation loss, time left."""
+"""Training's progress: steps, loss, validation loss and the time left, in the project's one bar."""
 
 from __future__ import annotations
 
-import sys
-
-from tqdm import tqdm
 from transformers import TrainerCallback
+
+from eval.progress import progress_bar
 
 
 class TrainingBar(TrainerCallback):
-    """A bar that keeps the last losses beside it; plain lines now and then where standard error is no terminal."""
+    """Keeps the last losses beside the bar."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.shown: dict[str, str] = {}
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="training",
-            unit="step",
-            file=sys.stderr,
-            mininterval=0.5 if sys.stderr.isatty() else 15,
-            disable=not state.is_world_process_zero,
-        )
+        self.bar = progress_bar("training", state.max_steps, state.global_step, unit="step", shown=state.is_world_process_zero)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(state.global_step - self.bar.n)

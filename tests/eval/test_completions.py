@@ -274,10 +274,16 @@ def write(documents, path, engine=say_nothing, **settings):
     return write_completions(engine, documents, path, layout="conversation", max_new_tokens=5, **settings)
 
 
-def test_progress_is_shown_when_asked_and_silent_off_a_terminal(documents, tmp_path, capsys):
-    for shown in (True, None):
-        write(documents, tmp_path / f"{shown}.jsonl", progress=shown)
-        assert ("27/27" in capsys.readouterr().err) is bool(shown)
+def test_a_log_gets_plain_lines_now_and_then_and_none_of_a_short_job(documents, tmp_path, capsys, monkeypatch):
+    write(documents, tmp_path / "short.jsonl")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("eval.progress.SECONDS", 1e-9)
+    write(documents, tmp_path / "long.jsonl")
+    told = capsys.readouterr().err
+    assert "\r" not in told and all(line.startswith("answers: ") for line in told.splitlines() if line)
+    assert "27/27" in told
+    write(documents, tmp_path / "hidden.jsonl", progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_answers_are_kept_with_what_produced_them(documents, tmp_path):
