@@ -9,6 +9,9 @@ from typing import Literal
 Quant = Literal["f16", "bf16", "q8_0", "q4_k_m", "q5_k_m", "q6_k"]
 REPOSITORY = re.compile(r"[\w-][\w.-]{0,38}/[\w-][\w.-]{0,95}", re.ASCII)
 
+SIZED = re.compile(r"(.*?\d(?:\.\d+)?[BM])(?![a-z])", re.IGNORECASE)
+LLAMA = re.compile(r"(?<![a-z])llama[-_ ]?(2|3\.[0-3]|3|4)(?![\d.])", re.IGNORECASE)
+
 
 def is_repository(name: str) -> bool:
     """Whether the Hub takes `name` for a repository: USER/NAME in letters, digits, '-', '_' and '.'."""
@@ -16,7 +19,33 @@ def is_repository(name: str) -> bool:
 
 
 def default_name(base: str) -> str:
-    """Llama-3.2-3B-medical-ner-YYYYMMDD_HHMMSS for a 3B base, in universal time."""
-    family = re.match(r"(?:Meta-)?(Llama-[\d.]+-\d+B)", base.rpartition("/")[2], re.IGNORECASE)
-    stem = "Llama" + family[1][len("Llama") :] if family else "Llama"
-    return f"{stem}-medical-ner-{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    """Llama-3.2-3B-medical-ner-YYYYMMDD_HHMMSS for a 3B base of that family, in universal time."""
+    return f"{family_name(base)}-medical-ner-{datetime.now(UTC):%Y%m%d_%H%M%S}"
+
+
+def family_name(base: str) -> str:
+    """A base's family and size, as far as its name tells: `base` is a Hub id, a folder or a GGUF file.
+
+    >>> family_name("unsloth/Llama-3.2-3B-Instruct"), family_name("/models/smollm2-135m-instruct.gguf"), family_name("tiny")
+    ('Llama-3.2-3B', 'smollm2-135m', 'Llama')
+    """
+    if base == "tiny":
+        return "Llama"  # the embedded model is built as Llamas are
+    parts = [part for part in re.split(r"[/\\]|--", base.removesuffix(".gguf")) if part]
+    sized = [found[1] for part in reversed(parts) if (found := SIZED.match(part))]
+    stem = re.sub(r"[^\w.-]+", "-", (sized or parts[-1:] or ["model"])[0], flags=re.ASCII).strip("-.")[:40]
+    return re.sub(r"^(?:meta-)?llama(?=-)", "Llama", stem, flags=re.IGNORECASE) or "model"
+
+
+def llama_version(base: str) -> str | None:
+    """The version of Meta's Llama that a base is, "3.2" say; None for any other model, TinyLlama and the embedded one too."""
+    found = [match[1] for part in re.split(r"[/\\]", base) if (match := LLAMA.search(part))]
+    return found[-1] if found else None
+
+
+def licence_of(base: str) -> str | None:
+    """The Hub's word for the base's licence, where its family's models all have the same."""
+    if version := llama_version(base):
+        return f"llama{version}"
+    name = re.split(r"[/\\]", base)[-1].lower()
+    return "apache-2.0" if base == "tiny" or re.match(r"smollm|tinyllama|qwen3(?!\d)", name) else None

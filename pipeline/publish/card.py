@@ -7,28 +7,25 @@ folder. What is not there is left out, or said to be missing; no figure is writt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.prompts import SYSTEM
 from data.schema import TASKS
-from eval.report.tables import render_markdown
+from data.table import Table, as_markdown, percent
+from eval.report.tables import build_tables, render_markdown
 from pipeline.config import Settings
-from pipeline.publish.card_use import LIMITS, render_licence, render_use
+from pipeline.export.names import licence_of, llama_version
+from pipeline.publish.card_use import LIMITS, Shipped, render_licence, render_use
 from pipeline.run_folder import read_run
 
-BASELINES = {
-    "base_model": "the base model, untuned",
-    "dictionary": "a dictionary of the names in train",
-    "cooccurrence": "co-occurrence of those names",
-}
 DETAILS = ("relations", "generalisation")  # not the faults: their examples quote the corpus, which is not ours to publish
 CONVENTION = """\
 Per document and task, sets of strings are compared after the same normalisation on both sides (Unicode NFKC, letter case, white
 space, surrounding quotes, `. , ; :` and unmatched brackets). Whatever is predicted and not gold is a false positive; an answer
 that cannot be read predicts nothing. Intervals are 95 %, by resampling documents. These are neither strict spans nor concept
 identifiers, so they cannot be set beside figures of those conventions."""
-
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def write_card(run: Path) -> str:
         f"## What is shipped answers as what was trained\n\n{render_parity(facts.parity)}",
         f"## Data\n\n{render_data(facts)}",
         f"## Training\n\n{render_training(facts)}",
-        f"## Use\n\n{render_use(facts.name, facts.manifest.get('repo'), facts.base, facts.adapter, ggufs(run))}",
+        f"## Use\n\n{render_use(describe_shipped(facts))}",
         f"## Limits\n\n{LIMITS}",
         f"## Licence\n\n{render_licence(facts.base)}",
     ]
@@ -76,6 +73,24 @@ def read_facts(run: Path) -> Facts:
     return Facts(run, folder.settings, folder.manifest, adapter, *(_read(run / name) for name in names))
 
 
+def describe_shipped(facts: Facts) -> Shipped:
+    """What the card's commands name; without a repository, the run folder's own files, as seen from it."""
+    repo, files = facts.manifest.get("repo"), ggufs(facts.run)
+    gguf = next((name for name in files if ".q8_0." in name), files[0] if files else None)
+    parameters = _read(facts.run / "export/params") or {}
+    tokens = max((facts.adapter.get("max_new_tokens") or {"": 256}).values())
+    return Shipped(
+        repo=repo,
+        base=facts.base,
+        rank=facts.settings.lora.r,
+        layout=facts.adapter.get("layout", "separate"),
+        system=facts.adapter.get("system_prompt", SYSTEM),
+        answer_tokens=tokens,
+        context=parameters.get("num_ctx", 4096),
+        gguf=gguf,
+    )
+
+
 def ggufs(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "export").glob("*.gguf"))
 
@@ -84,7 +99,7 @@ def render_metadata(facts: Facts) -> str:
     """The card's YAML header, model-index included."""
     from huggingface_hub import ModelCardData
 
-    licence = licence_id(facts.base)
+    licence = licence_of(facts.base)
     data = ModelCardData(
         language="en",
         license=licence,
@@ -97,14 +112,6 @@ def render_metadata(facts: Facts) -> str:
         eval_results=evaluation_results(facts) or None,
     )
     return data.to_yaml().strip()
-
-
-def licence_id(base: str) -> str | None:
-    """The Hub's word for the base's licence, where its name tells."""
-    for version in ("3.3", "3.2", "3.1"):
-        if f"llama-{version}" in base.lower():
-            return f"llama{version}"
-    return "llama3" if "llama-3" in base.lower() else "apache-2.0" if base == "tiny" else None
 
 
 def evaluation_results(facts: Facts) -> list:
@@ -134,7 +141,7 @@ def data_name(facts: Facts) -> str:
 
 
 def render_opening(facts: Facts) -> str:
-    built = "**Built with Llama.** " if "llama" in facts.base.lower() else ""
+    built = "**Built with Llama.** " if llama_version(facts.base) else ""
     return (
         f"{built}A LoRA adapter of `{facts.base}` that reads a biomedical abstract and lists its chemicals, its diseases, and "
         "the pairs of a chemical and a disease that it influences, one item a line, in the article's own words.\n\n"
@@ -146,30 +153,14 @@ def render_opening(facts: Facts) -> str:
 def render_results(metrics: Mapping | None) -> str:
     if not metrics:
         return "This run has not been evaluated on a test split; nothing is claimed."
-    rows = [(name, metrics["tasks"][name]) for name in TASKS if name in metrics["tasks"]]
-    rows += [(name, metrics[name]) for name in ("micro", "macro") if name in metrics]
-    table = _table(("test", "precision", "recall", "F1", "95 %", "gold items"), (_figures(*row) for row in rows))
-    baselines = [
-        (f"{BASELINES.get(name, name)}: {task}", tasks[task])
-        for name, tasks in (metrics.get("baselines") or {}).items()
-        for task in TASKS
-        if isinstance(tasks, Mapping) and tasks.get(task)
-    ]
-    below = _table(("baseline", "precision", "recall", "F1", "95 %", "gold items"), (_figures(*row) for row in baselines))
+    tables = build_tables(metrics, ["scores"])
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in metrics.get("rates", {}).items() if rate is not None)
-    blocks = [f"{metrics['documents']} articles of the test split; percent.", table]
-    blocks += ["What it has to beat, on the same articles:", below] if baselines else []
+    blocks = ["On the test split.", *map(as_markdown, tables)]
     blocks.append(CONVENTION)
     blocks += [f"Faults: {rates} (the first three of answers, the others of items)."] if rates else []
     more = render_markdown(metrics, DETAILS).strip()
     blocks += ["<details><summary>By convention and by kind of name</summary>", more, "</details>"] if more else []
     return "\n\n".join(blocks)
-
-
-def _figures(name: str, figures: Mapping) -> list[str]:
-    scores = [_percent(figures.get(key)) for key in ("precision", "recall", "f1")]
-    interval = " to ".join(_percent(bound) for bound in figures["ci95"]) if figures.get("ci95") else ""
-    return [name, *scores, interval, str(figures.get("support", ""))]
 
 
 def render_parity(parity: Mapping | None) -> str:
@@ -179,12 +170,12 @@ def render_parity(parity: Mapping | None) -> str:
     for name, facts in parity["models"].items():
         changes = [_change(facts["tasks"].get(task)) for task in TASKS]
         prompts = f"{facts['identical_prompts']} of {facts['prompts']}" if "prompts" in facts else ""
-        passed = "yes" if facts["passed"] else "**no**"
-        rows.append([name, *changes, _percent(facts["exact_completions"]), prompts, passed])
+        passed = "yes" if facts["passed"] else "NO"
+        rows.append((name, *changes, percent(facts["exact_completions"]), prompts, passed))
     return (
         f"On {parity['documents']} validation articles each file answered what the adapter was asked. Change of F1 in points "
         "with its 95 % interval, share of answers equal letter by letter, and prompts that become the same tokens:\n\n"
-        + _table(("file", *TASKS, "equal answers", "same prompts", "passed"), rows)
+        + as_markdown(Table(("file", *TASKS, "equal answers", "same prompts", "passed"), tuple(rows)))
     )
 
 
@@ -207,7 +198,7 @@ def render_data(facts: Facts) -> str:
         found = f"**{leaks['articles']} articles stand in two splits**" if leaks["leaking"] else "none found"
         lines.append(f"- Leaks between the splits (articles, near-duplicates, answers): {found}")
     seen = {task: counts for task, counts in audit.get("seen", {}).items() if counts.get("test_items")}
-    if shares := [f"{task} {_percent(counts['seen_share'])} %" for task, counts in seen.items()]:
+    if shares := [f"{task} {percent(counts['seen_share'])} %" for task, counts in seen.items()]:
         lines.append(f"- Test items whose name occurs in train: {', '.join(shares)}")
     return "\n".join(lines)
 
@@ -231,15 +222,6 @@ def render_training(facts: Facts) -> str:
         lines.append(f"- Hardware: {hardware or 'not recorded'}{time}")
     versions = ", ".join(f"{name} {version}" for name, version in facts.manifest.get("versions", {}).items())
     return "\n".join([*lines, *([f"- {versions}"] if versions else [])])
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _read(path: Path) -> dict | None:

@@ -1,13 +1,18 @@
-"""The model card's unchanging parts: how to use what is published, its limits, its licence."""
+"""The model card's commands and code, which run as printed; its limits and its licence."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from data.prompts import SYSTEM, render_prompt
+from data.prompts import ASKED, render_next_prompt, render_prompt
+from data.schema import TASKS
 from pipeline.export.modelfile import server_command
+from pipeline.export.names import llama_version
 
+TITLE = "Tremor under lithium"
+TEXT = "Two patients treated with lithium developed tremor. Propranolol relieved it."
+RANKS = (8, 16, 32, 64, 128, 256, 512)  # that vLLM takes
 LIMITS = """\
 - English abstracts of biomedical articles. Full texts, clinical notes and other languages were neither trained on nor measured.
 - It lists names as the article writes them: no identifiers, no offsets, no negation, no certainty.
@@ -17,69 +22,163 @@ LIMITS = """\
 - It must be asked as it was trained: the system prompt, the question's wording and the chat template, date included."""
 
 
-def render_use(name: str, repo: str | None, base: str, adapter: Mapping, ggufs: Sequence[str]) -> str:
-    """Commands and code for transformers, Ollama, llama.cpp and vLLM; those for GGUF files only where there are some."""
-    where = repo or "path/to/adapter"
-    asked = [
-        {"role": "system", "content": adapter.get("system_prompt", SYSTEM)},
-        {"role": "user", "content": render_prompt("ARTICLE", "chemicals")},
-    ]
-    tokens = max((adapter.get("max_new_tokens") or {"": 256}).values())
-    parts = [_transformers(where, base, asked, tokens), _vllm(where, base)]
-    if ggufs:
-        parts += [_ollama(repo, ggufs), _llama_cpp(repo, ggufs, asked, tokens)]
-    if adapter.get("layout") == "conversation":
-        parts.append(
-            "It was trained to read the article once and answer three questions in turn: chemicals, diseases, influences. "
-            "Ask in that order within one conversation, each later question without the article."
-        )
-    return "\n\n".join(parts)
+@dataclass(frozen=True)
+class Shipped:
+    """What is published and how it is asked. Without `repo`, paths are the run folder's, as seen from it."""
+
+    repo: str | None
+    base: str
+    rank: int
+    layout: str
+    system: str
+    answer_tokens: int
+    context: int
+    gguf: str | None = None
+
+    @property
+    def adapter(self) -> str:
+        return self.repo or "./adapter"
+
+    @property
+    def conversation(self) -> bool:
+        return self.layout == "conversation"
 
 
-def _transformers(where: str, base: str, asked: Sequence[Mapping], tokens: int) -> str:
-    return f"""**transformers and PEFT** (`{{article}}` stands for the title, a line break and the abstract):
+def render_use(shipped: Shipped) -> str:
+    """Code that asks all three questions, for transformers, llama.cpp, Ollama and vLLM; for GGUF files where there are some."""
+    how = (
+        "It reads the article once and answers three questions in turn within one conversation, in this order."
+        if shipped.conversation
+        else "Each of the three questions is a conversation of its own."
+    )
+    parts = [f"{how} Each answer is a list, one item a line; a relation is `chemical | disease`, an empty list a lone `-`."]
+    parts += [use_transformers(shipped), *([use_llama_cpp(shipped), use_ollama(shipped)] if shipped.gguf else [])]
+    return "\n\n".join([*parts, use_vllm(shipped)])
 
-```python
-from peft import PeftModel
+
+def use_transformers(shipped: Shipped) -> str:
+    embedded = shipped.base == "tiny"  # in the medner package
+    imported = "from pipeline.model import TINY\n" if embedded else ""
+    base = "TINY" if embedded else f"{json.dumps(shipped.base)}"
+    code = f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-article = "Naloxone reverses the antihypertensive effect of clonidine\\n..."
-tokenizer = AutoTokenizer.from_pretrained("{where}")
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}", dtype="auto"), "{where}")
-messages = [
-    {json.dumps(asked[0])},
-    {{"role": "user", "content": {json.dumps(asked[1]["content"])}.replace("ARTICLE", article)}},
-]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-answer = model.generate(**inputs, max_new_tokens={tokens}, do_sample=False)
-print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-```"""
-
-
-def _vllm(where: str, base: str) -> str:
-    command = f"vllm serve {base} --enable-lora --lora-modules medner={where} --max-lora-rank 64"
-    return f"**vLLM** (ask the model `medner` with temperature 0):\n\n```sh\n{command}\n```"
+{imported}
+{write_questions(shipped)}
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(shipped.adapter)})
+model = AutoModelForCausalLM.from_pretrained({base}, dtype="auto", device_map="auto")
+model = PeftModel.from_pretrained(model, {json.dumps(shipped.adapter)})
+for task, question in questions.items():
+    {write_turn(shipped)}
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    inputs = inputs.to(model.device)
+    ids = model.generate(**inputs, max_new_tokens={shipped.answer_tokens}, do_sample=False)
+    answer = tokenizer.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+    {write_answer(shipped)}"""
+    return f"**transformers and PEFT**:\n\n{fence('python', code)}"
 
 
-def _ollama(repo: str | None, ggufs: Sequence[str]) -> str:
-    lines = [f"ollama run hf.co/{repo}:{ggufs[-1].split('.')[-2].upper()}", "# or, from the downloaded files:"] if repo else []
-    return "**Ollama**:\n\n```sh\n" + "\n".join([*lines, "ollama create medner -f Modelfile && ollama run medner"]) + "\n```"
+def use_llama_cpp(shipped: Shipped) -> str:
+    command = server_command(local_gguf(shipped), shipped.context, shipped.answer_tokens)
+    lines = [*download(shipped, shipped.gguf), command]
+    return f"**llama.cpp**:\n\n{fence('sh', *lines)}\n\n{fence('python', write_client(shipped, 8080, 'medner'))}"
 
 
-def _llama_cpp(repo: str | None, ggufs: Sequence[str], asked: Sequence[Mapping], tokens: int) -> str:
-    download = [f"hf download {repo} {ggufs[-1]} --local-dir ."] if repo else []
-    body = json.dumps({"messages": asked, "temperature": 0})
-    ask = f"curl http://localhost:8080/v1/chat/completions -d @- <<'END'\n{body}\nEND"
-    lines = [*download, server_command(ggufs[-1], 4096, tokens), ask]
-    return "**llama.cpp** (put the article where ARTICLE stands):\n\n```sh\n" + "\n".join(lines) + "\n```"
+def use_ollama(shipped: Shipped) -> str:
+    lines = [
+        *download(shipped, shipped.gguf, "Modelfile"),
+        "ollama create medner -f " + ("" if shipped.repo else "export/") + "Modelfile",
+    ]
+    between = (
+        "Then, in the same conversation, " if shipped.conversation else "Between two questions type `/clear`. The others: "
+    )
+    article = f"{TITLE}\n{TEXT}"
+    later = [render_next_prompt(task) if shipped.conversation else render_prompt(article, task) for task in TASKS[1:]]
+    typed = [typed_in(render_prompt(article, TASKS[0])), f"{between.rstrip()}", *map(typed_in, later)]
+    return "\n\n".join(
+        [
+            f"**Ollama**:\n\n{fence('sh', *lines)}",
+            fence("python", write_client(shipped, 11434, "medner")),
+            "Or by hand: `ollama run medner`, and type, with the triple quotes:",
+            *typed,
+        ]
+    )
+
+
+def typed_in(question: str) -> str:
+    return fence("text", f'"""{question}"""')
+
+
+def use_vllm(shipped: Shipped) -> str:
+    rank = next((rank for rank in RANKS if rank >= shipped.rank), shipped.rank)
+    base = shipped.base if shipped.base != "tiny" else "$(python -c 'from pipeline.model import TINY; print(TINY)')"
+    command = (
+        f"vllm serve {base} --tokenizer {shipped.adapter} --enable-lora "
+        f"--lora-modules medner={shipped.adapter} --max-lora-rank {rank}"
+    )
+    return f"**vLLM**:\n\n{fence('sh', command)}\n\n{fence('python', write_client(shipped, 8000, 'medner'))}"
+
+
+def write_client(shipped: Shipped, port: int, model: str) -> str:
+    """Python, of the standard library alone, that asks a server on this machine."""
+    return f"""import json
+from urllib.request import Request, urlopen
+
+server = "http://localhost:{port}/v1/chat/completions"
+{write_questions(shipped)}
+for task, question in questions.items():
+    {write_turn(shipped)}
+    body = {{"model": "{model}", "messages": messages, "temperature": 0, "max_tokens": {shipped.answer_tokens}}}
+    request = Request(server, json.dumps(body).encode(), {{"Content-Type": "application/json"}})
+    with urlopen(request) as response:
+        answer = json.load(response)["choices"][0]["message"]["content"]
+    {write_answer(shipped)}"""
+
+
+def write_questions(shipped: Shipped) -> str:
+    """Python that sets `article`, `questions` by task, and `system` or, for one conversation, the `messages` it begins with."""
+    lines = ['article = """' + f'{TITLE}\n{TEXT}"""  # the title, a line break, the abstract', "questions = {"]
+    for task in TASKS:
+        first = not shipped.conversation or task == TASKS[0]
+        before, _, after = (render_prompt("\0", task) if first else render_next_prompt(task)).partition("\0")
+        text = f"{quote(before)} + article + {quote(after)}" if first else quote(before)
+        lines.append(f"    {quote(ASKED[task])}: {text},")
+    lines.append("}")
+    lines.append(f'system = {{"role": "system", "content": {quote(shipped.system)}}}')
+    return "\n".join([*lines, *(["messages = [system]"] if shipped.conversation else [])])
+
+
+def write_turn(shipped: Shipped) -> str:
+    turn = '{"role": "user", "content": question}'
+    return f"messages.append({turn})" if shipped.conversation else f"messages = [system, {turn}]"
+
+
+def write_answer(shipped: Shipped) -> str:
+    kept = '\n    messages.append({"role": "assistant", "content": answer})' if shipped.conversation else ""
+    return f'print(task, answer, sep="\\n", end="\\n\\n"){kept}'
+
+
+def quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def fence(language: str, *lines: str) -> str:
+    return f"```{language}\n" + "\n".join(lines) + "\n```"
+
+
+def download(shipped: Shipped, *files: str | None) -> list[str]:
+    return [f"hf download {shipped.repo} {' '.join(filter(None, files))} --local-dir ."] if shipped.repo else []
+
+
+def local_gguf(shipped: Shipped) -> str:
+    return ("" if shipped.repo else "export/") + (shipped.gguf or "")
 
 
 def render_licence(base: str) -> str:
     """What the base's licence asks of whoever passes the model on."""
     data = "The training data have terms of their own."
-    if "llama" not in base.lower():
+    version = llama_version(base)
+    if not version:
         return f"The licence of the base, `{base}`, applies to the merged and GGUF files. {data}"
-    version = "3.2" if "3.2" in base else "3"
     policy = f"https://www.llama.com/llama{version.replace('.', '_')}/use-policy"
     return (
         f"Built with Llama. Llama {version} is licensed under the Llama {version} Community License, Copyright © Meta "

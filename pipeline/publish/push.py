@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.files import write_text
 from data.schema import InputError
-from pipeline.export.names import default_name, is_repository
+from pipeline.export.names import default_name, is_repository, llama_version
 from pipeline.publish.card import write_card
 from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload, verify
 from pipeline.run_folder import RunFolder, read_run, require_adapter
@@ -128,7 +128,7 @@ def check_name(repo: str, base: str) -> None:
     if not is_repository(repo):
         raise InputError(f"--repo {repo}: expected USER/NAME in letters, digits, '-', '_' and '.'.")
     user, _, name = repo.partition("/")
-    if "llama" in base.lower() and not name.startswith("Llama"):
+    if llama_version(base) and not name.startswith("Llama"):
         raise InputError(f"--repo {repo}: by its licence, a model made from Llama is named so: --repo {user}/Llama-{name}")
 
 

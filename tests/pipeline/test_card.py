@@ -11,8 +11,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from data.prompts import ASKED, LAYOUTS, conversations
 from data.schema import Document, InputError, Mention
 from pipeline.publish.card import write_card
+from pipeline.publish.card_use import TEXT, TITLE
 
 REPO = "me/Llama-3.2-3B-medical-ner-20261122_120000"
 FIGURES = {"precision": 0.91, "recall": 0.87, "f1": 0.89, "tp": 10, "fp": 1, "fn": 2, "support": 12, "ci95": [0.85, 0.92]}
@@ -95,9 +97,10 @@ def test_metadata_is_what_the_hub_reads(card):
 @pytest.mark.parametrize(
     "told",
     [
-        "| chemicals | 91.0 | 87.0 | 89.0 | 85.0 to 92.0 | 12 |",
-        "| a dictionary of the names in train: chemicals | 91.0 | 87.0 | 76.4 |",
-        "| run.q8_0.gguf | -0.4 (-1.2 to +0.3) |  |  | 98.3 | 60 of 60 | yes |",
+        "| chemicals | 89.0 (85.0–92.0) | 91.0 | 87.0 | 10 | 1 | 2 | 12 |",
+        "| task | this model | dictionary |",
+        "| chemicals | 89.0 | 76.4 |",
+        "| run.q8\\_0.gguf | -0.4 (-1.2 to +0.3) |  |  | 98.3 | 60 of 60 | yes |",
         "malformed 1.0%, truncated 0.0%, empty 2.0%",
         "corpus.jsonl, sha256 `abababab",
         "train 800, validation 100, test 100 articles",
@@ -106,8 +109,9 @@ def test_metadata_is_what_the_hub_reads(card):
         "4 bits (NF4)",
         "Hardware: NVIDIA A40, 10.0 minutes of training",
         "learning_rate 0.0002",
-        f"ollama run hf.co/{REPO}:Q8_0",
-        f"vllm serve unsloth/Llama-3.2-3B-Instruct --enable-lora --lora-modules medner={REPO}",
+        f"hf download {REPO} run.q8_0.gguf Modelfile --local-dir .",
+        "ollama create medner -f Modelfile",
+        f"vllm serve unsloth/Llama-3.2-3B-Instruct --tokenizer {REPO} --enable-lora --lora-modules medner={REPO}",
         "llama-server --model run.q8_0.gguf --jinja",
         "Not a medical device",
         "Built with Llama",
@@ -123,11 +127,91 @@ def test_the_card_keeps_local_paths_to_itself(card):
     assert "somebody" not in card
 
 
-def test_the_code_in_the_card_is_python(card):
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    ast.parse(code)
-    assert "max_new_tokens=99" in code
-    assert "You read." in code
+def python_of(card: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+
+
+def test_the_code_in_the_card_is_python_and_asks_all_three_questions(card):
+    codes = python_of(card)
+    assert len(codes) == 4
+    for code in codes:
+        ast.parse(code)
+        assert "You read." in code and "99" in code
+        assert all(f"List of extracted {asked}:" in code for asked in ASKED.values())
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory) -> Path:
+    """A random base, its adapter and the GGUF of both: what a card's commands name."""
+    from tiny_llama import save_adapter, save_base
+
+    from pipeline.export.gguf import convert_to_gguf
+    from pipeline.export.merge import merge_adapter
+
+    run = tmp_path_factory.mktemp("run")
+    save_adapter(save_base(run / "base"), run / "adapter")
+    merged = merge_adapter(run / "base", run / "adapter", run / "merged")
+    convert_to_gguf(merged, run / "export/run.f16.gguf", "f16", {})
+    return run
+
+
+def make_shipped(run: Path, layout: str) -> list[str]:
+    adapter = {"base_model": str(run / "base"), "layout": layout, "max_new_tokens": {"chemicals": 8}}
+    make_run(run, {"manifest.json": MANIFEST, "adapter/medner.json": adapter})
+    return python_of(write_card(run))
+
+
+def check_asked(code: str, layout: str, capsys) -> None:
+    """Run it as printed; it asks what training asked, and prints an answer to each question."""
+    document = Document("1", TEXT, TITLE)
+    names: dict = {}
+    exec(compile(code, "card", "exec"), names)
+    trained = conversations(document, layout)
+    questions = [turn["content"] for chat in trained for turn in chat if turn["role"] == "user"]
+    assert list(names["questions"].values()) == questions
+    last = [turn["role"] for turn in names["messages"] if turn["role"] != "assistant"]
+    assert last == [turn["role"] for turn in trained[-1] if turn["role"] != "assistant"]
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if line in ASKED.values()] == list(ASKED.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_code_for_transformers_runs_as_printed(layout, shipped, monkeypatch, capsys):
+    monkeypatch.chdir(shipped)
+    check_asked(make_shipped(shipped, layout)[0], layout, capsys)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_code_for_servers_runs_as_printed(layout, shipped, capsys):
+    from llama_server import serve
+
+    codes = make_shipped(shipped, layout)[1:]
+    assert len(codes) == 3  # llama.cpp, Ollama and vLLM: alike but for the port
+    with serve(shipped / "export/run.f16.gguf") as client:
+        for code in codes:
+            at_hand, changed = re.subn(r"http://localhost:\d+", str(client.base_url).rstrip("/"), code)
+            assert changed == 1
+            check_asked(at_hand, layout, capsys)
+
+
+@pytest.mark.parametrize(
+    ("base", "licence", "built"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama3.1", "Llama 3.1 Community License"),
+        ("meta-llama/Llama-3.2-3B-Instruct", "llama3.2", "Llama 3.2 Community License"),
+        ("meta-llama/Meta-Llama-3-8B", "llama3", "Llama 3 Community License"),
+        ("/home/me/llama-stuff/Qwen2.5-3B-Instruct", None, None),
+        ("Qwen/Qwen2.5-3B-Instruct", None, None),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", None),
+        ("/models/smollm2-135m-instruct-q4_1.gguf", "apache-2.0", None),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "apache-2.0", None),
+    ],
+)
+def test_the_licence_is_the_base_familys(base, licence, built, tmp_path):
+    card = write_card(make_run(tmp_path, {"manifest.json": MANIFEST, "adapter/medner.json": {"base_model": base}}))
+    assert ModelCard(card).data.license == licence
+    assert ("Built with Llama" in card) == bool(built)
+    assert built is None or built in card
 
 
 def test_what_is_missing_is_said_and_not_invented(tmp_path):

@@ -323,6 +323,11 @@ def test_repository_names(repo, base, message):
         ("meta-llama/Meta-Llama-3-8B", r"Llama-3-8B-medical-ner-\d{8}_\d{6}"),
         ("unsloth/llama-3.2-1b-instruct-bnb-4bit", r"Llama-3\.2-1b-medical-ner-\d{8}_\d{6}"),
         ("tiny", r"Llama-medical-ner-\d{8}_\d{6}"),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", r"Llama-3\.1-8B-medical-ner-\d{8}_\d{6}"),
+        ("Qwen/Qwen2.5-3B-Instruct-bnb-4bit", r"Qwen2\.5-3B-medical-ner-\d{8}_\d{6}"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", r"SmolLM2-135M-medical-ner-\d{8}_\d{6}"),
+        ("/models/smollm2-135m-instruct-q4_1.gguf", r"smollm2-135m-medical-ner-\d{8}_\d{6}"),
+        ("./out/my base", r"my-base-medical-ner-\d{8}_\d{6}"),
     ],
 )
 def test_default_names(base, name):
