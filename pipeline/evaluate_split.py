@@ -11,9 +11,10 @@ from data.files import read_jsonl, write_json, write_text
 from data.readers.pubtator import write_pubtator
 from data.schema import Document
 from data.split import read_split_folder
+from data.table import escape_markdown
 from eval.official.biocreative import score_official
 from eval.official.offsets import write_predictions as write_pubtator_predictions
-from eval.report.page import render_markdown, write_report
+from eval.report.page import describe_provenance, render_markdown, write_report
 from eval.scoring.confidence import Confidences, apply_calibration, calibrate, collect_items, score_confidence, score_items
 from eval.scoring.faults import find_faults
 from eval.scoring.metrics import score_split
@@ -64,10 +65,11 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     if all("logprobs" in row for row in rows) and name == "test":
         metrics["confidence"], confidences = calibrate_on_validation(run, scored, rows)
     write_json(out / "metrics.json", metrics)
-    model, layout, digest = run.settings.model.name, run.settings.train.layout, run.manifest["data_sha256"]
-    notes = [f"model {model}", f"layout {layout}", f"data sha256 {digest[:12]}"]
+    asked = describe_provenance(out / "provenance.json") or [f"model {run.settings.model.name}"]
+    notes = [*asked, f"data sha256 {run.manifest['data_sha256'][:12]}"]
     report = {"scored": scored, "faults": faults, "metrics": metrics, "confidences": confidences}
-    write_text(out / "report.md", f"# {title}\n\n{render_markdown(metrics)}")
+    head = f"# {escape_markdown(title)}\n\n{escape_markdown('; '.join(notes))}"
+    write_text(out / "report.md", f"{head}\n\n{render_markdown(metrics)}")
     write_report(out / "report.html", **report, title=title, notes=notes)
     return {task: round(figures["f1"], 4) for task, figures in metrics["tasks"].items()}
 

@@ -7,6 +7,7 @@ content security policy allows no script or style but its own, and no text of a 
 from __future__ import annotations
 
 import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -22,7 +23,7 @@ from eval.scoring.confidence import Confidences
 from eval.scoring.faults import CATEGORIES, Fault
 from eval.scoring.score import Scored
 
-__all__ = ["render_markdown", "render_report", "write_report"]
+__all__ = ["describe_provenance", "embed_report", "render_markdown", "render_report", "write_report"]
 
 SECTIONS = ("scores", "relations", "generalisation", "faults", "confidence")
 
@@ -91,6 +92,19 @@ def list_cards(metrics: Mapping) -> list[dict]:
 def embed_report(page: str, height: int = 900) -> str:
     """HTML that shows a whole report inside another page, a notebook's, which its style and script cannot reach."""
     return (
-        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" width="100%" height="{height}" title="Report" '
-        'style="border: 0"></iframe>'
+        f'<div><iframe srcdoc="{escape(page)}" sandbox="allow-scripts" width="100%" height="{height}" title="Report" '
+        'style="border: 0"></iframe></div>'
     )
+
+
+def describe_provenance(path: Path) -> list[str]:
+    """What produced the answers, as lines for the head, from their provenance.json; none where there is no such file."""
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    named = {"answered through": "engine", "model": "model", "served as": "served", "revision": "revision", "layout": "layout"}
+    hashes = {"weights sha256": "sha256", "adapter sha256": "adapter_sha256", "base sha256": "base_sha256"}
+    lines = [f"{words} {found[key]}" for words, key in named.items() if found.get(key)]
+    lines += [f"{words} {str(found[key])[:12]}" for words, key in hashes.items() if found.get(key)]
+    lines += ["grounded"] if found.get("grounded") else []
+    return lines

@@ -15,6 +15,7 @@ from data.table import NONE, Table, as_markdown, percent
 
 BASELINES = {
     "base_model": "untuned",
+    "base_model_lenient": "untuned, lenient",
     "crf": "CRF",
     "dictionary": "dictionary",
     "cooccurrence": "co-occurrence",
@@ -22,6 +23,7 @@ BASELINES = {
 BESIDE = {
     "filtered": "its answers without items that are not in the article as whole words, and without repeats.",
     "untuned": "the base model before training, asked the same.",
+    "untuned, lenient": "the same answers, read as what a general chat model means by them.",
     "CRF": "a linear-chain tagger trained on the same articles.",
     "dictionary": "the names in train, found in the text.",
     "co-occurrence": "every pair of a chemical and a disease that the dictionary finds.",
@@ -29,6 +31,7 @@ BESIDE = {
     "resolvable": "the difference that a test set of this size finds in 80 of 100 comparisons with another system on other "
     "articles; on the same articles less is enough (medner compare).",
 }
+FEW = 30  # articles, below which resampling them understates the spread
 VERSIONS = {"raw": "as answered", "filtered": "filtered"}
 OF_ITEMS = ("duplicate", "ungrounded")
 FIGURES = ("F1", "precision", "recall", "tp", "fp", "fn")
@@ -90,6 +93,8 @@ def headline(metrics: Mapping) -> Iterator[Table]:
         f"{metrics['documents']:,} articles; percent, with 95 % intervals from resampling articles. Names are compared as "
         "sets, per article, after normalisation; all that is predicted and not gold is a false positive. exact: whole answers."
     )
+    if metrics["documents"] < FEW:
+        note += f" Under {FEW} articles these intervals are too narrow."
     header = ("task", "F1", "precision", "recall", "tp", "fp", "fn", "gold", "exact")
     yield Table(header, tuple(rows), "Precision, recall and F1", note).without_empty()
 

@@ -12,7 +12,7 @@ from chromium import open_chromium
 
 from data.schema import TASKS, Document, Mention, Relation
 from eval.report.articles import embed_json, title_of, utf16_offsets
-from eval.report.page import embed_report, render_markdown, write_report
+from eval.report.page import describe_provenance, embed_report, render_markdown, write_report
 from eval.scoring.confidence import TaskItems, score_confidence
 from eval.scoring.faults import find_faults
 from eval.scoring.metrics import score_split
@@ -310,6 +310,24 @@ def test_a_report_inside_another_page_keeps_its_style_to_itself(browser, report,
     assert browser.run("document.querySelectorAll('.cards, #articles, h2').length") == 0
     browser.run("new Promise(done => setTimeout(done, 300))")
     assert browser.said == []
+
+
+def test_the_head_says_what_produced_the_answers(tmp_path):
+    path = tmp_path / "provenance.json"
+    assert describe_provenance(path) == []
+    found = {"engine": "llama.cpp", "model": "x.gguf", "sha256": "ab" * 32, "grounded": True, "logprobs": True}
+    path.write_text(json.dumps(found), encoding="utf-8")
+    lines = ["answered through llama.cpp", "model x.gguf", "weights sha256 abababababab", "grounded"]
+    assert describe_provenance(path) == lines
+
+
+def test_every_baseline_there_is_stands_beside_the_model():
+    documents = [article(i) for i in range(6)]
+    names = ("base_model", "base_model_lenient", "crf", "dictionary")
+    baselines = {name: {task: {"f1": 0.25} for task in TASKS} for name in names}
+    written = render_markdown(evaluate(documents, baselines=baselines)["metrics"], ["scores"])
+    assert "| task | this model | filtered | untuned | untuned, lenient | CRF | dictionary |" in written
+    assert "Under 30 articles these intervals are too narrow." in written
 
 
 def test_json_in_a_script_element_stays_in_it():

@@ -175,12 +175,14 @@ def check_asked(code: str, layout: str, capsys) -> None:
     assert [line for line in printed.splitlines() if line in ASKED.values()] == list(ASKED.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_code_for_transformers_runs_as_printed(layout, shipped, monkeypatch, capsys):
     monkeypatch.chdir(shipped)
     check_asked(make_shipped(shipped, layout)[0], layout, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_code_for_servers_runs_as_printed(layout, shipped, capsys):
     from llama_server import serve
