@@ -155,6 +155,9 @@ class Publish:
         (), description="what is sent; none named: the adapter and what was exported"
     )
     checkpoints: StrictBool = Field(False, description="send each checkpoint while training goes on")
+    dataset: Annotated[str, AfterValidator(check_repository)] | None = Field(
+        None, description="USER/NAME of the data on the Hub, if there: the figures are then sent for its leaderboard too"
+    )
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,32 @@ def evaluation_results(facts: Facts) -> list:
     ]
 
 
+def write_eval_results(run: Path) -> str | None:
+    """The test split's F1 as the Hub's `.eval_results/*.yaml`, its leaderboards' newer form; None without a Hub data set.
+
+    An entry must name its data set on the Hub (`publish.dataset`); figures of data that are not there stay in the card alone.
+    """
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    facts = read_facts(run)
+    dataset = facts.settings.publish.dataset
+    if not dataset or not facts.metrics or not facts.metrics["tasks"]:
+        return None
+    digest = facts.manifest.get("data_sha256")
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset,
+            task_id=task,
+            value=round(facts.metrics["tasks"][task]["f1"], 4),
+            notes=f"F1 of sets of strings, test split by article, {facts.metrics['documents']} articles, data sha256 {digest}",
+        )
+        for task in TASKS
+        if task in facts.metrics["tasks"]
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
 def data_name(facts: Facts) -> str:
     """The corpus files' names, without the folders they lay in."""
     return ", ".join(sorted({Path(file).name for file in facts.manifest.get("data", {}).values()})) or "the run's data"

@@ -14,7 +14,7 @@ from pathlib import Path
 from data.files import write_text
 from data.schema import InputError
 from pipeline.export.names import default_name, is_repository, llama_version
-from pipeline.publish.card import write_card
+from pipeline.publish.card import write_card, write_eval_results
 from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload, verify
 from pipeline.run_folder import RunFolder, read_run, require_adapter
 
@@ -52,7 +52,9 @@ def push(run: Path, repo: str | None, *, artifacts: Sequence[str], private: bool
     then = f"medner push {run}" + (" --force" if force else "")
     claim(hub, folder, repo, groups, private=private, force=force, then=then)
     write_text(run / "README.md", write_card(run))
-    groups = [*groups, [Upload("README.md", (run / "README.md").read_bytes())]]
+    results = write_eval_results(run)
+    figures = [Upload(".eval_results/medner.yaml", results.encode())] if results else []
+    groups = [*groups, [Upload("README.md", (run / "README.md").read_bytes()), *figures]]
     upload(hub, repo, groups, then)
     verify(hub, repo, [one for group in groups for one in group], then)
     return f"{hub.api.endpoint}/{repo}"

@@ -138,6 +138,25 @@ def test_everything_arrives_adapter_first_and_private(server, run):
     assert "README" in repository.commits[-1]
 
 
+def test_figures_go_to_the_leaderboard_of_data_that_are_on_the_hub(server, run):
+    import yaml
+    from huggingface_hub._eval_results import parse_eval_result_entries
+
+    push(server, run)
+    assert ".eval_results/medner.yaml" not in held(server)
+    (run / "config.yaml").write_text("publish: {dataset: someone/bc5cdr}\n", encoding="utf-8")
+    metrics = {"tasks": {"chemicals": {"precision": 0.9, "recall": 0.8, "f1": 0.8471, "support": 9}}, "documents": 50}
+    metrics |= {"micro": metrics["tasks"]["chemicals"], "macro": metrics["tasks"]["chemicals"]}
+    for figures in metrics["tasks"].values():
+        figures["ci95"] = [0.8, 0.9]
+    (run / "eval/test/metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    done = push(server, run)
+    assert done.returncode == 0, done.stderr
+    (entry,) = parse_eval_result_entries(yaml.safe_load(held(server)[".eval_results/medner.yaml"]))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("someone/bc5cdr", "chemicals", 0.8471)
+    assert "50 articles" in entry.notes
+
+
 def test_the_default_name_is_kept_for_the_next_push(server, run):
     first = push(server, run, "", "adapter")
     (repo,) = server.repositories
