@@ -87,7 +87,7 @@ def count_task(documents: Sequence[Document], task: str) -> JsonObject:
 def names_not_in_text(documents: Sequence[Document]) -> JsonObject:
     """By task, gold items of which a name is no whole word of the article: what no verbatim reader can find."""
     missing: dict[str, list[str]] = {task: [] for task in TASKS}
-    items = Counter()
+    items = Counter[str]()
     for document in documents:
         text = FoldedText(document.article)
         found = {name: bool(text.spans(name)) for task in TASKS for item in document.gold(task) for name in names_of(item)}
@@ -108,7 +108,7 @@ def letter_case_duplicates(documents: Sequence[Document]) -> JsonObject:
     for document in documents:
         for task in MENTION_TYPE:
             gold = document.gold(task)
-            extra = len(gold) - len({name.casefold() for name in gold})
+            extra = len(gold) - len({name.casefold() for item in gold for name in names_of(item)})
             names += extra
             answers += extra > 0
     return {"names": names, "answers": answers}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import read_text
+from data.files import first_line
 from data.readers.rows import Row, join_rows, read_rows
-from data.schema import Document, InputError
+from data.schema import Document, InputError, quote
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def read_corpus(path: str | Path) -> Corpus:
 
 def detect_format(path: str | Path) -> str:
     """One of "instruct", "bioc", "pubtator", from the first line that says something."""
-    first = next(line for line in read_text(path).split("\n") if line.strip()).strip()
+    number, line = first_line(path)
+    first = line.strip()
     if first.startswith("{"):
         return "instruct"
     if first.startswith("<"):
@@ -45,5 +46,6 @@ def detect_format(path: str | Path) -> str:
     if "|t|" in first or "|a|" in first:
         return "pubtator"
     raise InputError(
-        f"{path}:1: neither instruct JSONL ({{\"prompt\": …}}), PubTator (id|t|title) nor BioC XML; starts with {first[:40]!r}"
+        f"{path}:{number}: neither instruct JSONL ({{\"prompt\": …}}), PubTator (id|t|title) nor BioC XML; "
+        f"starts with {quote(first, 40)}"
     )

@@ -5,55 +5,113 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
-from data.schema import InputError
+from data.schema import InputError, JsonObject
+
+PACKED = {
+    b"\x1f\x8b": ("gzip", "gunzip FILE"),
+    b"BZh": ("bzip2", "bunzip2 FILE"),
+    b"\xfd7zXZ": ("xz", "unxz FILE"),
+    b"\x28\xb5\x2f\xfd": ("zstandard", "unzstd FILE"),
+    b"PK\x03\x04": ("zip", "unzip FILE"),
+}
+
+
+def read_lines(path: str | Path, errors: str = "strict") -> Iterator[tuple[int, str]]:
+    """Each line of a UTF-8 file with its number, one line in memory at a time; CR, LF and CRLF all end a line.
+
+    Raises InputError naming file and line: no such file, packed, empty but for white space, not UTF-8 (unless `errors` is
+    "replace"), or holding a NUL byte.
+    """
+    said = False
+    with open_text(path, errors) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if "\0" in line:
+                    raise InputError(f"{path}:{number}: holds a NUL byte, as binary and UTF-16 files do; save it as UTF-8 text")
+                said = said or bool(line.strip())
+                yield number, line.removesuffix("\n")
+        except UnicodeDecodeError:
+            raise InputError(_name_bad_byte(path)) from None
+    if not said:
+        raise InputError(f"{path}: the file is empty")
+
+
+def read_pieces(path: str | Path, errors: str = "strict") -> Iterator[str]:
+    """The text of a UTF-8 file in pieces of 64 KiB. Raises InputError as `read_lines` does, but for NUL bytes."""
+    first_line(path, errors)
+    with open_text(path, errors) as file:
+        try:
+            while piece := file.read(1 << 16):
+                yield piece
+        except UnicodeDecodeError:
+            raise InputError(_name_bad_byte(path)) from None
+
+
+def first_line(path: str | Path, errors: str = "strict") -> tuple[int, str]:
+    """The first line that is not blank, with its number."""
+    return next((number, line) for number, line in read_lines(path, errors) if line.strip())
 
 
 def read_text(path: str | Path) -> str:
-    """The file's text (UTF-8, a byte-order mark and CRLF taken away). Raises InputError naming what stands in the way."""
+    """The file's whole text, each line ended by LF. Raises InputError as `read_lines` does."""
+    return "\n".join(line for _, line in read_lines(path)) + "\n"
+
+
+def open_text(path: str | Path, errors: str = "strict") -> TextIO:
+    """The file, opened as UTF-8 text, a byte-order mark taken away. Raises InputError where it is no plain file."""
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory, expected a file")
-    raw = path.read_bytes()
-    if not raw.strip():
-        raise InputError(f"{path}: the file is empty")
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8") from None
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        if not path.is_file():
+            raise InputError(f"{path}: is {'a directory' if path.is_dir() else 'no regular file'}, expected a file")
+        with path.open("rb") as file:
+            start = file.read(8)
+        for magic, (kind, cure) in PACKED.items():
+            if start.startswith(magic):
+                raise InputError(f"{path}: is packed with {kind}; unpack it first: {cure}")
+        return path.open(encoding="utf-8-sig", errors=errors)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[str, dict]]:
+def _name_bad_byte(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f"{path}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
+    return f"{path}: not UTF-8; save the file as UTF-8"
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[str, JsonObject]]:
     """Each JSON object of a JSON Lines file with its place, "file:line". Blank lines are passed over."""
-    rows = 0
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
-        if "\\u" in line and not _is_text(row):
-            raise InputError(f"{where}: holds half of a surrogate pair, which is no character; take it out")
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
-        rows += 1
-        yield where, row
-    if not rows:
-        raise InputError(f"{path}: the file is empty")
+    for number, line in read_lines(path):
+        if line.strip():
+            yield f"{path}:{number}", _parse_object(line, f"{path}:{number}")
 
 
-def _is_text(value: object) -> bool:
-    """Whether all of a JSON value's characters can be written: an escape may name half of one."""
+def _parse_object(line: str, where: str) -> JsonObject:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        row = json.loads(line)
+        if "\\u" in line:  # an escape may name half of a character
+            json.dumps(row, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
     except UnicodeEncodeError:
-        return False
-    return True
+        raise InputError(f"{where}: holds half of a surrogate pair, which is no character; take it out") from None
+    except RecursionError:
+        raise InputError(f"{where}: JSON nested too deeply to be read") from None
+    except ValueError:
+        raise InputError(f"{where}: holds a number of thousands of digits") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    return row
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -70,5 +128,12 @@ def write_json(path: str | Path, value: object) -> Path:
     return write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def write_jsonl(path: str | Path, rows: Iterable[dict]) -> Path:
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> Path:
+    """Write one JSON object a line, one in memory at a time; all of them under the final name or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    part.replace(path)
+    return path

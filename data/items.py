@@ -16,8 +16,8 @@ def share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def normalise_item(item: str | tuple[str, str]) -> str | tuple[str, ...]:
-    return normalise(item) if isinstance(item, str) else tuple(map(normalise, item))
+def normalise_item(item: Item) -> Item:
+    return normalise(item) if isinstance(item, str) else (normalise(item[0]), normalise(item[1]))
 
 
 def written(items: Sequence[Item]) -> dict[Item, Item]:

@@ -33,7 +33,7 @@ REQUEST = {
     "relations": "Create a list only of the influences between the chemicals and diseases mentioned.",
 }
 EMPTY = "-"
-SENTENCE = re.compile(r"chemical\s+(.+?)\s+influences\s+disease\s+(.+)", re.IGNORECASE)
+SENTENCE = re.compile(r"chemical\s+(\S+(?:\s+\S+)*?)\s+influences\s+disease\s+(\S.*)", re.IGNORECASE)
 
 
 def render_prompt(article: str, task: str) -> str:

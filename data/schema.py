@@ -20,7 +20,7 @@ class InputError(ValueError):
     """The user's file, setting or argument is wrong: one or two lines saying what, where, and what to do (exit code 2)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mention:
     """A name in the article. Offsets count characters of `Document.article`; None where the source has none."""
 
@@ -31,7 +31,7 @@ class Mention:
     ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Relation:
     """The chemical influences the disease. Ids are the concepts' MeSH ids, None where the source has none."""
 
@@ -41,7 +41,7 @@ class Relation:
     disease_id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """One article and its gold. `tasks` are those whose answer is known; a known answer may be empty."""
 
@@ -70,6 +70,24 @@ def document_to_json(document: Document) -> JsonObject:
 
 
 def document_from_json(row: JsonObject) -> Document:
-    mentions = tuple(Mention(**{**m, "ids": tuple(m["ids"])}) for m in row["mentions"])
-    relations = tuple(Relation(**r) for r in row["relations"])
-    return Document(**{**row, "mentions": mentions, "relations": relations, "tasks": tuple(row["tasks"])})
+    """The document that `document_to_json` wrote. Raises InputError for anything else."""
+    try:
+        mentions = tuple(Mention(**{**m, "ids": tuple(m["ids"])}) for m in row["mentions"])
+        relations = tuple(Relation(**r) for r in row["relations"])
+        document = Document(**{**row, "mentions": mentions, "relations": relations, "tasks": tuple(row["tasks"])})
+        texts = [document.id, document.text, document.title or "", *document.tasks]
+        texts += [text for m in mentions for text in (m.text, m.type, *m.ids)]
+        texts += [text for r in relations for text in (r.chemical, r.disease, r.chemical_id or "", r.disease_id or "")]
+        offsets = [offset for m in mentions for offset in (m.start, m.end) if offset is not None]
+        types = {m.type for m in mentions} <= set(MENTION_TYPE.values()) and set(document.tasks) <= set(TASKS)
+    except (KeyError, TypeError):
+        raise InputError("not a document as documents.jsonl holds it") from None
+    if not types or not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int) for n in offsets):
+        raise InputError("not a document as documents.jsonl holds it")
+    return document
+
+
+def quote(value: object, most: int = 60) -> str:
+    """The value as an error shows it: in quotes, cut off after `most` characters."""
+    shown = repr(value if not isinstance(value, str) else value[: most + 1])
+    return shown if len(shown) <= most + 3 else shown[:most] + "…"

@@ -9,7 +9,7 @@ from pathlib import Path
 from data.files import read_jsonl
 from data.near_duplicates import group_articles, near_duplicates
 from data.readers.rows import article_key
-from data.schema import SPLITS, Document, document_from_json
+from data.schema import SPLITS, Document, InputError, document_from_json, quote
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -45,6 +45,12 @@ def row_level_split(count: int, seed: int) -> list[str]:
 def read_split_folder(folder: Path) -> dict[str, list[Document]]:
     """The documents of a run's `data/` folder by split, with the offsets and ids that documents.jsonl keeps."""
     split: dict[str, list[Document]] = {name: [] for name in SPLITS}
-    for _, row in read_jsonl(folder / "documents.jsonl"):
-        split[row.pop("split")].append(document_from_json(row))
+    for where, row in read_jsonl(folder / "documents.jsonl"):
+        name = row.pop("split", None)
+        if name not in SPLITS:
+            raise InputError(f'{where}: "split" is none of {"|".join(SPLITS)}: {quote(name)}')
+        try:
+            split[name].append(document_from_json(row))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     return split

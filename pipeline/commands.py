@@ -209,13 +209,13 @@ def score_command(options: argparse.Namespace) -> Outcome:
         figures = score_official(options.gold, options.predictions)
         return figures, render_official(figures), 0
     from data.corpus import read_corpus
-    from eval.official.other_systems import read_predictions
+    from eval.official.other_systems import read_other_system
     from eval.scoring.parse import Answer
     from eval.scoring.score import score_predictions
     from pipeline.summary import render_metrics
 
     documents = read_corpus(options.gold).documents
-    given = read_predictions(options.predictions, documents)
+    given = read_other_system(options.predictions, documents)
     predictions = {}
     for document in documents:
         for task in document.tasks:

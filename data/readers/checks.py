@@ -6,11 +6,14 @@ against the article, ids are brought to one spelling, and relations get names: e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
-from data.schema import MENTION_TYPE, Document, InputError, Mention, Relation
+from data.schema import MENTION_TYPE, Document, InputError, Mention, MentionType, Relation, quote
 
 TYPES = tuple(MENTION_TYPE.values())
+OFFSET = re.compile(r"\s*[+-]?[0-9]{1,9}\s*")
 NO_CONCEPT = "-1"
 
 
@@ -24,43 +27,51 @@ def split_ids(field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in ids if part not in ("", NO_CONCEPT)))
 
 
-def is_ours(kind: str, where: str) -> bool:
+def is_ours(kind: str, where: str) -> TypeGuard[MentionType]:
     """Whether a mention's type is one of ours. Genes and the like are passed over; a misspelt type of ours is refused."""
     if kind not in TYPES and kind.strip().capitalize() in TYPES:
-        raise InputError(f"{where}: unknown type {kind!r}; write {kind.strip().capitalize()!r}")
+        raise InputError(f"{where}: unknown type {quote(kind)}; write {kind.strip().capitalize()!r}")
     return kind in TYPES
 
 
 def check_mention(mention: Mention, article: str, where: str) -> Mention:
     """The mention, where its offsets hold its name. Raises InputError otherwise, and for a name that no answer can hold."""
-    there = article[mention.start : mention.end] if 0 <= mention.start < mention.end <= len(article) else None
-    if there is None:
-        raise InputError(f"{where}: offsets {mention.start}-{mention.end} lie outside the article (0-{len(article)})")
-    if there != mention.text:
-        raise InputError(
-            f"{where}: bad offset: {mention.text!r} is expected at {mention.start}-{mention.end}, the article has {there!r}"
-        )
-    check_name(mention.text, where)
+    start, end = mention.start, mention.end
+    if start is None or end is None or not 0 <= start < end <= len(article):
+        raise InputError(f"{where}: offsets {start}-{end} lie outside the article (0-{len(article)})")
+    if article[start:end] != mention.text:
+        there = quote(article[start:end])
+        raise InputError(f"{where}: bad offset: {quote(mention.text)} is expected at {start}-{end}, the article has {there}")
+    check_item_name(mention.text, where)
     return mention
 
 
-def check_name(name: str, where: str) -> None:
+def check_item_name(name: str, where: str) -> None:
     """Raises InputError for a name that an answer, one name a line and `|` between two, could not give back."""
-    if not name.strip() or "|" in name or len(name.splitlines()) != 1:
-        raise InputError(f"{where}: a name may not be empty, hold '|' or a line break: {name!r}")
+    if not name.strip() or "|" in name or len(name.splitlines()) != 1 or name != name.strip():
+        raise InputError(f"{where}: a name may not be empty, hold '|' or a line break, or end in a blank: {quote(name)}")
+
+
+def parse_offset(field: str, where: str) -> int:
+    """An offset or length. Raises InputError for what is no whole number of at most nine digits."""
+    if not OFFSET.fullmatch(field):
+        raise InputError(f"{where}: {quote(field)} is not a number, expected an offset or length")
+    return int(field)
 
 
 def name_relations(pairs: Iterable[tuple[str, str, str]], mentions: Sequence[Mention]) -> tuple[Relation, ...]:
     """Relations from (chemical id, disease id, place in the file), named by each concept's first mention in the article."""
     first: dict[tuple[str, str], str] = {}
-    for mention in sorted(mentions, key=lambda mention: (mention.start, mention.end)):
+    for mention in sorted(mentions, key=lambda mention: (mention.start or 0, mention.end or 0)):
         for concept in mention.ids:
             first.setdefault((mention.type, concept), mention.text)
     relations = {}
     for chemical, disease, where in pairs:
         for kind, concept in zip(TYPES, (chemical, disease), strict=True):
             if (kind, concept) not in first:
-                raise InputError(f"{where}: relation of {kind} {concept!r}, an id that no {kind} mention of the document has")
+                raise InputError(
+                    f"{where}: relation of {kind} {quote(concept)}, an id that no {kind} mention of the document has"
+                )
         names = first[TYPES[0], chemical], first[TYPES[1], disease]
         relations[chemical, disease] = Relation(*names, chemical, disease)
     return tuple(relations.values())
@@ -71,6 +82,6 @@ def check_ids(documents: Sequence[Document], places: Sequence[str]) -> list[Docu
     seen: dict[str, str] = {}
     for document, where in zip(documents, places, strict=True):
         if document.id in seen:
-            raise InputError(f"{where}: duplicate document id {document.id!r}, first at {seen[document.id]}")
+            raise InputError(f"{where}: duplicate document id {quote(document.id)}, first at {seen[document.id]}")
         seen[document.id] = where
     return list(documents)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from data.files import read_text, write_text
-from data.readers.checks import NO_CONCEPT, check_ids, check_mention, is_ours, name_relations, split_ids
-from data.schema import Document, InputError, Mention
+from data.files import read_lines, write_text
+from data.readers.checks import NO_CONCEPT, check_ids, check_mention, is_ours, name_relations, parse_offset, split_ids
+from data.schema import Document, InputError, Mention, quote
 
 HEADER = re.compile(r"([^|\t]*)\|([tTaA])\|(.*)", re.DOTALL)
 MARKERS = ("|t|", "|T|", "|a|", "|A|")
@@ -38,9 +38,9 @@ class Line:
     fields: tuple[str, ...]
 
 
-def parse_lines(text: str) -> Iterator[Line]:
-    """The lines of a PubTator file, told apart as the official scorer does. Judges nothing."""
-    for number, raw in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+def parse_lines(lines: Iterable[tuple[int, str]]) -> Iterator[Line]:
+    """The numbered lines of a PubTator file, told apart as the official scorer does. Judges nothing."""
+    for number, raw in lines:
         line = raw.strip(BLANK)
         if not line:
             continue
@@ -60,19 +60,28 @@ def _has_offsets(fields: tuple[str, ...]) -> bool:
 
 def read_pubtator(path: str | Path) -> list[Document]:
     """Raises InputError naming file:line for a broken line, a bad offset, a duplicate id, or another format."""
-    blocks: list[list[Line]] = []
-    for line in parse_lines(read_text(path)):
-        if line.kind == "title":
-            blocks.append([line])
-        elif blocks:
-            blocks[-1].append(line)
-        else:
+    documents, places = [], []
+    for block in _blocks(path):
+        documents.append(_read_block(block, path))
+        places.append(f"{path}:{block[0].number}")
+    return check_ids(documents, places)
+
+
+def _blocks(path: str | Path) -> Iterator[list[Line]]:
+    """The lines of each document, from its title line on."""
+    block: list[Line] = []
+    for line in parse_lines(read_lines(path)):
+        if line.kind == "title" and block:
+            yield block
+            block = []
+        if line.kind != "title" and not block:
             raise InputError(f"{path}:{line.number}: not PubTator: expected a title line 'id|t|title', got {_shown(line)}")
-    return check_ids([_read_block(block, path) for block in blocks], [f"{path}:{block[0].number}" for block in blocks])
+        block.append(line)
+    yield block
 
 
 def _shown(line: Line) -> str:
-    return repr("\t".join(line.fields)[:60])
+    return quote("\t".join(line.fields))
 
 
 def _read_block(block: list[Line], path: str | Path) -> Document:
@@ -80,14 +89,15 @@ def _read_block(block: list[Line], path: str | Path) -> Document:
     if not name:
         raise InputError(f"{where}: a title line without a document id")
     if len(block) < 2 or block[1].kind != "text" or block[1].fields[0] != name:
-        raise InputError(f"{where}: the title of {name!r} is not followed by its text, '{name}|a|text'")
+        raise InputError(f"{where}: the title of {quote(name)} is not followed by its text, 'id|a|text'")
     text = block[1].fields[1]
     bare = Document(name, text, title or None)
-    mentions, pairs = [], []
+    mentions: list[Mention] = []
+    pairs: list[tuple[str, str, str]] = []
     for line in block[2:]:
         where = f"{path}:{line.number}"
         if line.kind not in ("mention", "relation") or line.fields[0] != name:
-            raise InputError(f"{where}: broken line in document {name!r}: {_shown(line)}")
+            raise InputError(f"{where}: broken line in document {quote(name)}: {_shown(line)}")
         if line.kind == "mention":
             # without a title, offsets still count the character that joins it to the text
             mentions += _read_mention(line, bare.article, 0 if title else 1, where)
@@ -102,7 +112,8 @@ def _read_mention(line: Line, article: str, shift: int, where: str) -> list[Ment
     start, end, text, kind, *rest = line.fields[1:]
     if not is_ours(kind, where):
         return []
-    mention = Mention(text, kind, int(start) - shift, int(end) - shift, split_ids(rest[0] if rest else ""))
+    begin, stop = (parse_offset(field, where) - shift for field in (start, end))
+    mention = Mention(text, kind, begin, stop, split_ids(rest[0] if rest else ""))
     return [check_mention(mention, article, where)]
 
 

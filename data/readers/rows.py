@@ -14,32 +14,31 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from data.files import read_jsonl
+from data.items import names_of
 from data.prompts import ASKED, Item, read_answer, render_answer, render_prompt
-from data.schema import MENTION_TYPE, TASKS, Document, InputError, Mention, Relation
+from data.schema import MENTION_TYPE, TASKS, Document, InputError, JsonObject, Mention, Relation, quote
 from data.text import fold, join_hyphenated
 
-PROMPT = re.compile(r"\s*\S.*?\n\n(?P<article>.*\S.*)\n\nlist of extracted (?P<asked>\w+)\s*:\s*", re.IGNORECASE | re.DOTALL)
+ASKED_LAST = re.compile(r"list of extracted (\w+)", re.IGNORECASE)
 TASK_OF = {asked: task for task, asked in ASKED.items()} | {"relations": "relations"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the file: where it stands, and what it says of one task of one article."""
+    """One row of the file: where it stands, and what it says of one task of one article.
+
+    `key` is what rows of one article share, in any letter case.
+    """
 
     where: str
     article: str
     task: str
     items: tuple[Item, ...]
+    key: str
     document: str | None = None
-
-    @cached_property
-    def key(self) -> str:
-        """What rows of one article share, in any letter case: a hash of the article, the same on every machine."""
-        return article_key(self.article)
 
 
 def article_key(article: str) -> str:
@@ -49,41 +48,54 @@ def article_key(article: str) -> str:
 
 def read_rows(path: str | Path) -> list[Row]:
     """Every row of an instruct file. Raises InputError naming file:line for one that is not such a row."""
-    return [parse_row(row, where) for where, row in read_jsonl(path)]
+    known: dict[str, tuple[str, str]] = {}
+    return [parse_row(row, where, known) for where, row in read_jsonl(path)]
 
 
-def parse_row(row: dict, where: str) -> Row:
+def parse_row(row: JsonObject, where: str, known: dict[str, tuple[str, str]] | None = None) -> Row:
+    """One row, its place in the file being `where`. Rows that share `known` keep one copy of an article and its key."""
     prompt, completion = (_text(row, key, where) for key in ("prompt", "completion"))
     article, task = parse_prompt(prompt, where)
+    if "\0" in article:
+        raise InputError(f"{where}: {task}: the article holds a NUL character; take it out")
     items, unread = read_answer(completion, task)
     if unread:
-        raise InputError(f"{where}: {task}: not a list line: {unread[0]!r}; write one '- item' a line, relations as '- a | b'")
-    for name in (name for item in items for name in ((item,) if isinstance(item, str) else item)):
-        if len(name.splitlines()) != 1:
-            raise InputError(f"{where}: {task}: a name may not hold a line break: {name!r}")
+        raise InputError(
+            f"{where}: {task}: not a list line: {quote(unread[0])}; write one '- item' a line, relations as '- a | b'"
+        )
+    for name in (name for item in items for name in names_of(item)):
+        if len(name.splitlines()) != 1 or "\0" in name:
+            raise InputError(f"{where}: {task}: a name may not hold a line break: {quote(name)}")
     document = _text(row, "document", where) if "document" in row else None
-    return Row(where, article, task, tuple(items), document)
+    known = {} if known is None else known
+    if article not in known:
+        known[article] = article, article_key(article)
+    article, key = known[article]
+    return Row(where, article, task, tuple(items), key, document)
 
 
-def _text(row: dict, key: str, where: str) -> str:
+def _text(row: JsonObject, key: str, where: str) -> str:
     if key not in row:
         raise InputError(f'{where}: missing key "{key}"; a row is {{"prompt": …, "completion": …}}')
-    if not isinstance(row[key], str):
-        raise InputError(f'{where}: "{key}" must be a string, got {type(row[key]).__name__}')
-    return row[key]
+    text = row[key]
+    if not isinstance(text, str):
+        raise InputError(f'{where}: "{key}" must be a string, got {type(text).__name__}')
+    return text
 
 
 def parse_prompt(prompt: str, where: str) -> tuple[str, str]:
     """The article and the task of a prompt. Raises InputError where it is not one of ours."""
-    match = PROMPT.fullmatch(prompt.replace("\r\n", "\n"))
-    task = TASK_OF.get(match["asked"].lower()) if match else None
-    if task is None:
-        tail = prompt.rstrip().rsplit("\n", 1)[-1][:60]
+    text = prompt.replace("\r\n", "\n").strip()
+    before, _, last = text.removesuffix(":").rstrip().rpartition("\n\n")
+    asked = ASKED_LAST.fullmatch(last) if text.endswith(":") else None
+    task = TASK_OF.get(asked[1].lower()) if asked else None
+    article = before.partition("\n\n")[2].strip()
+    if task is None or not article:
         raise InputError(
-            f"{where}: unknown prompt, ends in {tail!r}; expected '<instruction>', a blank line, '<article>', a blank line, "
-            f"'List of extracted {'|'.join(ASKED.values())}:'"
+            f"{where}: unknown prompt, ends in {quote(text.rsplit(chr(10), 1)[-1])}; expected '<instruction>', a blank line, "
+            f"'<article>', a blank line, 'List of extracted {'|'.join(ASKED.values())}:'"
         )
-    return match["article"].strip(), task
+    return article, task
 
 
 def join_rows(rows: Sequence[Row]) -> list[Document]:
@@ -100,17 +112,20 @@ def join_rows(rows: Sequence[Row]) -> list[Document]:
 def _join(rows: Sequence[Row]) -> Document:
     for row in rows:
         if row.key != rows[0].key:
-            raise InputError(f"{row.where}: document {row.document!r} has another article at {rows[0].where}")
+            raise InputError(f"{row.where}: document {quote(row.document)} has another article at {rows[0].where}")
     # of several letter cases, the one that lost least
     article = max((row.article for row in rows), key=lambda text: (sum(map(str.isupper, text)), text))
     title, _, text = article.rpartition("\n") if article.count("\n") == 1 else ("", "", article)
-    items = {task: dict.fromkeys(item for row in rows if row.task == task for item in row.items) for task in TASKS}
+    names = {
+        task: dict.fromkeys(n for row in rows if row.task == task for n in row.items if isinstance(n, str)) for task in TASKS
+    }
+    pairs = dict.fromkeys(pair for row in rows if row.task == "relations" for pair in row.items if not isinstance(pair, str))
     return Document(
         id=rows[0].document or rows[0].key[:12],
         title=title or None,
         text=text,
-        mentions=tuple(Mention(name, kind) for task, kind in MENTION_TYPE.items() for name in items[task]),
-        relations=tuple(Relation(*pair) for pair in items["relations"]),
+        mentions=tuple(Mention(name, kind) for task, kind in MENTION_TYPE.items() for name in names[task]),
+        relations=tuple(Relation(*pair) for pair in pairs),
         tasks=tuple(task for task in TASKS if any(row.task == task for row in rows)),
     )
 
@@ -126,7 +141,7 @@ def conflicting_rows(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return [(r.where, r.task) for r in rows if first.setdefault((r.key, r.task), set(r.items)) != set(r.items)]
 
 
-def document_rows(documents: Iterable[Document]) -> list[dict]:
+def document_rows(documents: Iterable[Document]) -> list[JsonObject]:
     """The documents in the user's row shape plus "document" and "task"."""
     return [
         {

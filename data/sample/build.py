@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -21,7 +22,7 @@ from random import Random
 from data.prompts import render_answer, render_prompt
 from data.sample import sentences as words
 from data.sample.names import FORMS, Source, new_abbreviation, new_name
-from data.schema import TASKS, Document, Mention, Relation
+from data.schema import TASKS, Document, Mention, MentionType, Relation
 
 PATH = Path(__file__).parents[1] / "sample.jsonl"
 ARTICLES = 1040
@@ -39,6 +40,9 @@ class Entity:
     name: str
     abbreviation: str | None = None
     first: str | None = None
+
+
+Said = tuple[str, dict[str, Entity]]  # a sort of statement, and the entities that it is about
 
 
 @dataclass
@@ -70,12 +74,12 @@ def name_entity(draft: Draft, entity: Entity, source: Source, capital: bool = Fa
         surface = surface.upper() if random.random() < 0.3 else surface[0].swapcase() + surface[1:]
     if capital:
         surface = surface[0].upper() + surface[1:]
-    introduces = entity.abbreviation and not entity.first
+    introduced = None if entity.first else entity.abbreviation
     entity.first = entity.first or surface
     draft.mention(entity.kind, surface)
-    if introduces:
+    if introduced:
         draft.text += " ("
-        draft.mention(entity.kind, entity.abbreviation)
+        draft.mention(entity.kind, introduced)
         draft.text += ")"
 
 
@@ -115,13 +119,15 @@ def _plan(source: Source) -> list[tuple[str, dict[str, Entity]]]:
     return says
 
 
-def _unstated(entities: dict[str, Entity], says: list) -> list[Entity]:
+def _unstated(entities: dict[str, Entity], says: Sequence[Said]) -> list[Entity]:
     """Entities of other statements that no statement joins to these: what a wider statement may take in."""
     joined = {id(other) for _, more in says if any(e in entities.values() for e in more.values()) for other in more.values()}
     return [other for _, more in says for other in more.values() if id(other) not in joined]
 
 
-def _widen(sort: str, entities: dict[str, Entity], says: list, random: Random) -> tuple[tuple[str, ...], dict[str, Entity]]:
+def _widen(
+    sort: str, entities: dict[str, Entity], says: Sequence[Said], random: Random
+) -> tuple[tuple[str, ...], dict[str, Entity]]:
     """The templates for one statement; a causing one may take in a second disease or chemical of the article."""
     if sort == "causes" and random.random() < 0.35:
         for other in _unstated(entities, says):
@@ -161,9 +167,9 @@ def write_article(source: Source) -> tuple[Draft, int]:
 def new_document(source: Source, number: int) -> Document:
     """One invented article with its gold."""
     draft, title = write_article(source)
-    types = {"chemical": "Chemical", "disease": "Disease"}
+    types: dict[str, MentionType] = {"chemical": "Chemical", "disease": "Disease"}
     mentions = tuple(Mention(draft.text[a:b], types[kind], a, b) for kind, a, b in draft.mentions if kind in types)
-    relations = dict.fromkeys(Relation(c.first, d.first) for c, d in draft.pairs)
+    relations = dict.fromkeys(Relation(c.first or c.name, d.first or d.name) for c, d in draft.pairs)
     return Document(f"sample-{number}", draft.text[title + 1 :], draft.text[:title], mentions, tuple(relations))
 
 

@@ -7,6 +7,7 @@ model is pretrained on, by a hash of their letters, so that the two never share 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from zlib import crc32
@@ -76,7 +77,7 @@ def side_of(stem: str) -> str:
     return SIDES[crc32(stem.lower().encode()) & 1]
 
 
-def _claim(source: Source, candidate) -> str:
+def _claim(source: Source, candidate: Callable[[Random], str]) -> str:
     """The first draw of `candidate` that is this side's and was not handed out before."""
     while True:
         stem = candidate(source.random)
@@ -96,7 +97,11 @@ def _code(random: Random) -> str:
 def new_name(source: Source, kind: str) -> str:
     """A name of this kind whose stems no earlier name of the source has."""
     form = source.random.choice(FORMS[kind])
-    values = {"n": source.random.randint(2, 9), "nn": source.random.randint(10, 95), "nnn": source.random.randint(101, 989)}
+    values: dict[str, object] = {
+        "n": source.random.randint(2, 9),
+        "nn": source.random.randint(10, 95),
+        "nnn": source.random.randint(101, 989),
+    }
     while "{s}" in form or "{S}" in form:
         stem, slot = _claim(source, _stem), "{s}" if "{s}" in form else "{S}"
         form = form.replace(slot, stem if slot == "{s}" else stem.capitalize(), 1)

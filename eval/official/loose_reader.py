@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from data.readers.bioc import parse_annotation, parse_infons, parse_xml
+from data.files import first_line, read_lines, read_pieces
+from data.readers.bioc import parse_annotation, parse_documents, parse_infons
 from data.readers.checks import NO_CONCEPT, TYPES
 from data.readers.pubtator import BLANK, Line, parse_lines
-from data.schema import InputError
+from data.schema import InputError, quote
 
 RELATION = "CID"
 INTEGER = re.compile(r"[+-]?[0-9]{1,9}")
@@ -49,18 +50,8 @@ class Annotations:
 
 def read_annotations(path: str | Path) -> Annotations:
     """Raises InputError where the file is missing, empty, or neither PubTator nor BioC."""
-    text = _read_loosely(Path(path))
-    return _read_bioc(text, path) if text.lstrip().startswith("<") else _read_pubtator(text, path)
-
-
-def _read_loosely(path: Path) -> str:
-    """The file's text. The official program reads bytes that are not UTF-8 as a replacement character, and so does this."""
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a directory, expected a file' if path.is_dir() else 'no such file'}")
-    text = path.read_bytes().decode("utf-8", errors="replace").removeprefix("\ufeff")
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty; a system that found nothing still writes its documents")
-    return text
+    _, first = first_line(path, "replace")
+    return _read_bioc(path) if first.lstrip().startswith("<") else _read_pubtator(path, first)
 
 
 def concept(part: str | None) -> str | None:
@@ -85,9 +76,10 @@ def _relation(document: str, chemical: str | None, disease: str | None) -> tuple
     return document, RELATION, concept(chemical) or "null", concept(disease) or "null"
 
 
-def _read_pubtator(text: str, path: str | Path) -> Annotations:
+def _read_pubtator(path: str | Path, first: str) -> Annotations:
+    # the official program reads bytes that are not UTF-8 as a replacement character
     read, known = Annotations(), 0
-    for line in parse_lines(text):
+    for line in parse_lines(read_lines(path, "replace")):
         if line.kind == "title":
             read.articles[line.fields[0]] = line.fields[1] + " "
             read.lines.setdefault(line.fields[0], line.number)
@@ -96,7 +88,9 @@ def _read_pubtator(text: str, path: str | Path) -> Annotations:
         else:
             known += _read_line(line, read)
     if not known and not read.articles:
-        raise InputError(f"{path}:1: neither PubTator (id|t|title, tabs between fields) nor BioC XML: {text.lstrip()[:40]!r}")
+        raise InputError(
+            f"{path}:1: neither PubTator (id|t|title, tabs between fields) nor BioC XML: {quote(first.lstrip(), 40)}"
+        )
     return read
 
 
@@ -125,13 +119,10 @@ def _integer(text: str) -> int | None:
     return int(text) if INTEGER.fullmatch(text) else None
 
 
-def _read_bioc(text: str, path: str | Path) -> Annotations:
+def _read_bioc(path: str | Path) -> Annotations:
     read = Annotations()
-    documents = parse_xml(text, path, read_cdata=False).findall("document")
-    read.ignored["cdata"] = text.count("<![CDATA[")
-    if not documents:
-        raise InputError(f"{path}: BioC without a <document>")
-    for element in documents:
+    read.ignored["cdata"] = sum(line.count("<![CDATA[") for _, line in read_lines(path, "replace"))
+    for element in parse_documents(read_pieces(path, "replace"), path, read_cdata=False):
         document = element.findtext("id", "")
         read.articles[document] = _bioc_article(element)
         read.lines[document] = 0
@@ -145,6 +136,8 @@ def _read_bioc(text: str, path: str | Path) -> Annotations:
                 read.ignored["other_type"] += 1
         read.ignored["in_sentence_or_passage"] += len(element.findall("passage/sentence//annotation"))
         read.ignored["in_sentence_or_passage"] += len(element.findall("passage//relation"))
+    if not read.lines:
+        raise InputError(f"{path}: BioC without a <document>")
     return read
 
 

@@ -12,16 +12,15 @@ we do not hold is refused: it would be scored against another test set.
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from data.files import read_jsonl, read_text
+from data.files import first_line, read_jsonl, read_lines
 from data.prompts import Item, read_line
-from data.readers.checks import check_name
+from data.readers.checks import check_item_name
 from data.readers.pubtator import MARKERS
 from data.readers.rows import article_key, parse_prompt
-from data.schema import MENTION_TYPE, TASKS, Document, InputError
+from data.schema import MENTION_TYPE, TASKS, Document, InputError, quote
 from eval.official.loose_reader import Found, concept, read_annotations
 from eval.scoring.parse import parse_answer
 
@@ -30,7 +29,7 @@ Answer = tuple[str, str, str, tuple[Item, ...]]  # place in the file, document i
 DELIMITERS = ",;\t"
 
 
-def read_predictions(path: str | Path, documents: Sequence[Document]) -> Items:
+def read_other_system(path: str | Path, documents: Sequence[Document]) -> Items:
     """The predicted items by document id and task, in the file's order.
 
     A document or task that the file says nothing about has no entry: nothing was asked, which is not an empty answer.
@@ -41,9 +40,9 @@ def read_predictions(path: str | Path, documents: Sequence[Document]) -> Items:
     predicted: Items = {}
     for where, document, task, items in reader_of(path)(path, documents):
         if document not in known:
-            raise InputError(f"{where}: document {document!r} is none of the {len(known)} documents that are scored")
+            raise InputError(f"{where}: document {quote(document)} is none of the {len(known)} documents that are scored")
         if (document, task) in first and predicted[document][task] != items:
-            raise InputError(f"{where}: document {document!r}, {task}: another answer stands at {first[document, task]}")
+            raise InputError(f"{where}: document {quote(document)}, {task}: another answer stands at {first[document, task]}")
         first.setdefault((document, task), where)
         predicted.setdefault(document, {})[task] = items
     return predicted
@@ -51,14 +50,16 @@ def read_predictions(path: str | Path, documents: Sequence[Document]) -> Items:
 
 def reader_of(path: str | Path) -> Callable[[str | Path, Sequence[Document]], Iterator[Answer]]:
     """The reader of the file's format, from its first line that says something."""
-    line = next(line for line in read_text(path).split("\n") if line.strip())
+    number, line = first_line(path)
     if line.lstrip().startswith("{"):
         return _read_rows
     if _delimiter(line):
         return _read_csv
     if line.lstrip().startswith("<") or any(marker in line for marker in MARKERS) or line.count("\t") > 2:
         return _read_annotated
-    raise InputError(f"{path}:1: none of JSON Lines, PubTator, BioC XML, CSV (document,task,item): starts with {line[:40]!r}")
+    raise InputError(
+        f"{path}:{number}: none of JSON Lines, PubTator, BioC XML, CSV (document,task,item): starts with {quote(line, 40)}"
+    )
 
 
 def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Answer]:
@@ -70,7 +71,7 @@ def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Answ
             document, task = document or by_article.get(article_key(article)), task or asked
             if document is None:
                 raise InputError(f"{where}: the prompt's article is none of the {len(documents)} documents that are scored")
-        if not isinstance(document, str) or task not in TASKS:
+        if not isinstance(document, str) or not isinstance(task, str) or task not in TASKS:
             raise InputError(f'{where}: expected "document" and "task" ({"|".join(TASKS)}), or a "prompt" that holds both')
         if "items" in row:
             items = _items(row["items"], task, where)
@@ -95,9 +96,10 @@ def _item(item: object, task: str, where: str) -> Item:
     width, shape = (2, "a [chemical, disease] pair") if task == "relations" else (1, "a name")
     names = item if task == "relations" else [item]
     if not isinstance(names, list) or len(names) != width or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{where}: {task}: not {shape}: {item!r}")
+        raise InputError(f"{where}: {task}: not {shape}: {quote(item)}")
+    names = [name.strip() for name in names]
     for name in names:
-        check_name(name, where)
+        check_item_name(name, where)
     return tuple(names) if task == "relations" else names[0]
 
 
@@ -111,20 +113,21 @@ def _delimiter(header: str) -> str | None:
 
 
 def _read_csv(path: str | Path, _: Sequence[Document]) -> Iterator[Answer]:
-    whole = read_text(path)
-    text = whole.lstrip()
-    skipped = whole.count("\n") - text.count("\n")
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text.split("\n", 1)[0]), strict=True)
-    rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+    start, header = first_line(path)
+    lines = (line + "\n" for number, line in read_lines(path) if number >= start)
+    rows = csv.DictReader(lines, delimiter=_delimiter(header) or ",", strict=True)
     answers: dict[tuple[str, str], tuple[str, list[Item]]] = {}
     try:
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+        if not {"document", "task"} < set(rows.fieldnames):
+            raise InputError(f"{path}:{start}: broken CSV: the header has no columns document and task: {quote(header)}")
         for row in rows:
-            where = f"{path}:{rows.line_num + skipped}"
+            where = f"{path}:{rows.line_num + start - 1}"
             key, item = _csv_item(row, where)
             items = answers.setdefault(key, (where, []))[1]
             items += [] if item is None else [item]
     except csv.Error as error:
-        raise InputError(f"{path}:{rows.reader.line_num + skipped}: broken CSV: {error}") from None
+        raise InputError(f"{path}:{rows.reader.line_num + start - 1}: broken CSV: {error}") from None
     for (document, task), (where, items) in answers.items():
         yield where, document, task, tuple(items)
 
@@ -135,7 +138,9 @@ def _csv_item(row: dict, where: str) -> tuple[tuple[str, str], Item | None]:
         raise InputError(f"{where}: the line has {'more' if None in row else 'fewer'} fields than the header has columns")
     document, task = row["document"].strip(), row["task"].strip().lower()
     if not document or task not in TASKS:
-        raise InputError(f"{where}: document {document!r}, task {task!r}; a line needs both, and a task of {'|'.join(TASKS)}")
+        raise InputError(
+            f"{where}: document {quote(document)}, task {quote(task)}; a line needs both, and a task of {'|'.join(TASKS)}"
+        )
     columns = ("item",) if "item" in row else ("chemical", "disease") if task == "relations" else (task.removesuffix("s"),)
     if not set(columns) <= row.keys():
         raise InputError(f"{where}: {task}: the file has no column {' or no column '.join(set(columns) - row.keys())}")
@@ -163,7 +168,7 @@ def _read_annotated(path: str | Path, documents: Sequence[Document]) -> Iterator
         # a concept without any mention keeps its id for a name, and is a wrong answer
         relations[document].append(tuple(names.get(key, key[1]) for key in zip(MENTION_TYPE.values(), pair, strict=True)))
     for document in read.lines:
-        where = f"{path}:{read.lines[document]}" if read.lines[document] else f"{path}: document {document!r}"
+        where = f"{path}:{read.lines[document]}" if read.lines[document] else f"{path}: document {quote(document)}"
         for task, kind in MENTION_TYPE.items():
             if kind in types:
                 yield where, document, task, tuple(f.text for f in found[document] if f.type == kind)

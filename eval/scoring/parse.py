@@ -12,7 +12,7 @@ from typing import Literal
 
 from data.files import read_jsonl, write_jsonl
 from data.prompts import Item, read_answer
-from data.schema import TASKS, InputError
+from data.schema import TASKS, InputError, quote
 
 Status = Literal["ok", "empty", "malformed", "truncated"]
 
@@ -73,11 +73,13 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def _prediction(row: dict, where: str) -> tuple[tuple[str, str], Answer]:
-    if not {"document", "task", "items"} <= row.keys() or row["task"] not in TASKS or not isinstance(row["items"], list):
+    told = isinstance(row.get("document"), str) and row.get("task") in TASKS and isinstance(row.get("items"), list)
+    if not told or row.get("status") not in (None, "ok", "empty", "malformed", "truncated"):
         raise InputError(f'{where}: expected {{"document", "task": {"|".join(TASKS)}, "items": […], "status"}}')
     width = 2 if row["task"] == "relations" else 1
+    for item in row["items"]:
+        names = item if isinstance(item, list) else [item]
+        if len(names) != width or isinstance(item, str) != (width == 1) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{where}: {row['task']}: not an item: {quote(item)}")
     items = tuple(item if isinstance(item, str) else tuple(item) for item in row["items"])
-    for item in items:
-        if (1 if isinstance(item, str) else len(item)) != width:
-            raise InputError(f"{where}: {row['task']}: not an item: {item!r}")
     return (row["document"], row["task"]), Answer(items, row.get("status") or ("ok" if items else "empty"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 from data.corpus import detect_format, read_corpus
 from data.files import write_text
 from data.prompts import ASKED, render_answer, render_prompt
-from data.readers.rows import Row, conflicting_rows, document_rows, join_rows, parse_row, read_rows, render_rows, repeated_rows
+from data.readers.rows import (
+    Row,
+    conflicting_rows,
+    document_rows,
+    join_rows,
+    parse_prompt,
+    parse_row,
+    read_rows,
+    render_rows,
+    repeated_rows,
+)
 from data.schema import TASKS, Document, InputError, Mention, Relation, document_from_json, document_to_json
 
 ARTICLE = "Zoltamine and gout.\nGout followed ZOL in two cases."
@@ -108,6 +119,14 @@ def test_prompts_in_any_letter_case_and_instruction(tmp_path, asked, task):
     prompt = f"Whatever\nis asked.\n\nAn article.\n\nwith a blank line\n\nLIST of extracted {asked} :  \n"
     (document,) = read(tmp_path, {"prompt": prompt.replace("\n", "\r\n"), "completion": ""})
     assert (document.article, document.tasks) == ("An article.\n\nwith a blank line", (task,))
+
+
+@pytest.mark.parametrize("foreign", ["a\n\n" * 20_000, "\n\n" * 20_000 + "x", ("list of extracted \n\n" * 5_000) + "x:"])
+def test_a_foreign_prompt_is_refused_in_time_that_grows_with_its_length(foreign):
+    began = time.process_time()
+    with pytest.raises(InputError, match="unknown prompt"):
+        parse_prompt(foreign, "here")
+    assert time.process_time() - began < 1
 
 
 GOOD = json.dumps(row())

@@ -142,7 +142,7 @@ def test_bioc_counts_are_those_of_the_official_program(tmp_path, annotations, me
         (b" \n", "", "empty"),
         (b'{"document": "1"}', ":1", "neither PubTator"),
         (b"document\ttask\titem\n1\tdiseases\tgout\n", ":1", "neither PubTator"),
-        (GOLD.encode("utf-16"), ":1", "neither PubTator"),
+        (GOLD.encode("utf-16"), ":1", "NUL byte"),
         (b"<html></html>", ":1", "not BioC"),
         (b"<collection></collection>", "", "without a <document>"),
         (BIOC.format("").encode()[:-40], ":3", "broken XML"),

@@ -11,7 +11,7 @@ from data.prompts import render_answer, render_prompt
 from data.readers.pubtator import read_pubtator, write_pubtator
 from data.readers.rows import render_rows
 from data.schema import Document, InputError, Mention, Relation
-from eval.official.other_systems import read_predictions
+from eval.official.other_systems import read_other_system
 
 DOCUMENTS = (
     Document(
@@ -84,13 +84,13 @@ def pubtator(folder: Path) -> str:
     ],
 )
 def test_every_format_gives_the_same_items(tmp_path, text):
-    assert read_predictions(write(tmp_path, text if isinstance(text, str) else text(tmp_path)), DOCUMENTS) == EXPECTED
+    assert read_other_system(write(tmp_path, text if isinstance(text, str) else text(tmp_path)), DOCUMENTS) == EXPECTED
 
 
 @pytest.mark.parametrize("article", [DOCUMENTS[0].text, DOCUMENTS[0].article, DOCUMENTS[0].text.upper()])
 def test_rows_without_a_document_are_matched_by_article(tmp_path, article):
     row = {"prompt": render_prompt(article, "diseases"), "completion": "- gout"}
-    assert read_predictions(write(tmp_path, rows(row)), DOCUMENTS) == {"1": {"diseases": ("gout",)}}
+    assert read_other_system(write(tmp_path, rows(row)), DOCUMENTS) == {"1": {"diseases": ("gout",)}}
 
 
 @pytest.mark.parametrize(
@@ -104,23 +104,23 @@ def test_rows_without_a_document_are_matched_by_article(tmp_path, article):
 )
 def test_answers_are_read_as_our_own(tmp_path, completion, finish, items):
     row = {"document": "1", "task": "chemicals", "completion": completion, "finish": finish}
-    assert read_predictions(write(tmp_path, rows(row)), DOCUMENTS) == {"1": {"chemicals": items}}
+    assert read_other_system(write(tmp_path, rows(row)), DOCUMENTS) == {"1": {"chemicals": items}}
 
 
 def test_names_may_hold_what_csv_must_quote(tmp_path):
     text = 'document,task,item\n1,chemicals,"1,2-zol, ""pure"""\n'
-    assert read_predictions(write(tmp_path, text), DOCUMENTS) == {"1": {"chemicals": ('1,2-zol, "pure"',)}}
+    assert read_other_system(write(tmp_path, text), DOCUMENTS) == {"1": {"chemicals": ('1,2-zol, "pure"',)}}
 
 
 def test_a_task_that_the_file_never_answers_has_no_entry(tmp_path):
     text = "1|t|Zol and gout\n1|a|\n1\t8\t12\tgout\tDisease\n2|t|A\n2|a|B\n"
-    assert read_predictions(write(tmp_path, text), DOCUMENTS) == {"1": {"diseases": ("gout",)}, "2": {"diseases": ()}}
+    assert read_other_system(write(tmp_path, text), DOCUMENTS) == {"1": {"diseases": ("gout",)}, "2": {"diseases": ()}}
 
 
 def test_relations_without_mentions_are_named_from_gold_or_by_their_id(tmp_path):
     text = "1\tCID\tMESH:C1\tD1\n1\tCID\tC1\tD9\n"
     expected = {"1": {"relations": (("Zol", "gout"), ("Zol", "MESH:D9"))}}
-    assert read_predictions(write(tmp_path, text), DOCUMENTS) == expected
+    assert read_other_system(write(tmp_path, text), DOCUMENTS) == expected
 
 
 ROW = {"document": "1", "task": "chemicals", "items": ["Zol"]}
@@ -165,7 +165,7 @@ ROW = {"document": "1", "task": "chemicals", "items": ["Zol"]}
 def test_faults_are_one_line_with_file_and_line(tmp_path, text, place, reason):
     path = write(tmp_path, text)
     with pytest.raises(InputError) as error:
-        read_predictions(path, DOCUMENTS)
+        read_other_system(path, DOCUMENTS)
     assert str(error.value).startswith(f"{path}{place}: ")
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
@@ -174,5 +174,5 @@ def test_faults_are_one_line_with_file_and_line(tmp_path, text, place, reason):
 def test_the_corpus_predicts_itself(shared_data):
     documents = read_pubtator(shared_data / "CDR_DevelopmentSet.PubTator.txt")
     for ending in ("PubTator.txt", "BioC.xml"):
-        predicted = read_predictions(shared_data / f"CDR_DevelopmentSet.{ending}", documents)
+        predicted = read_other_system(shared_data / f"CDR_DevelopmentSet.{ending}", documents)
         assert all(set(predicted[d.id][task]) == set(d.gold(task)) for d in documents for task in d.tasks)

@@ -77,6 +77,11 @@ BAD = [
     (b'{"prompt": "caf\xe9"}', ":1: not UTF-8"),
     (None, ": is a directory, expected a file"),
     ("a,b,c\n", ":1: neither instruct JSONL"),
+    ("\ufeff", ": the file is empty"),
+    (b"\x1f\x8b\x08\x00", ": is packed with gzip; unpack it first"),
+    (b"7|t|Z\x00l\n", ":1: holds a NUL byte"),
+    ('{"prompt": ' + "9" * 5000 + "}", ":1: holds a number of thousands of digits"),
+    ('{"prompt": ' + "[" * 5000, ":1: JSON nested too deeply"),
 ]
 
 
