@@ -1,0 +1,1 @@
+"""New texts in, what they hold out: `medner extract` and `load_extractor`."""

@@ -1,0 +1,126 @@
+"""`medner extract`: texts -> what the model finds there, on the terminal or in a file; an interrupted job goes on where it stopped.
+
+Results are kept as they come, a line a document, in OUT (JSONL) or beside it in OUT.partial.jsonl (any other format, which is
+written when all is done). The same command skips what stands there already, so no document is twice there and none is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.files import write_text
+from data.schema import Document, InputError
+from pipeline.extract.extractor import Extractor
+from pipeline.extract.formats import FORMATS, write_format
+from pipeline.extract.results import Extraction, from_json, to_json
+
+ENDINGS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pubtator": "pubtator", ".xml": "bioc-xml", ".json": "bioc-json",
+           ".spacy": "spacy", ".txt": "text"}  # fmt: skip
+
+
+def choose_format(out: Path, kind: str | None) -> str:
+    """The format asked for, or the one that OUT's ending names."""
+    if kind is None and out.suffix not in ENDINGS:
+        raise InputError(f"--out {out}: say the format with --to ({', '.join(FORMATS)}), or by the ending ({', '.join(ENDINGS)})")
+    return kind or ENDINGS[out.suffix]
+
+
+def extract_to_file(extractor: Extractor, texts: Iterator[Document], out: Path, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Extract into OUT, going on with what an earlier, interrupted call of the same job left. Returns counts.
+
+    `facts`: what decides the answers (model, settings); a job begun with others is refused, as is an OUT that is finished.
+    """
+    rows = out if kind == "jsonl" else out.with_name(out.name + ".partial.jsonl")
+    job = out.with_name(out.name + ".job.json")
+    if out.exists() and not job.exists():
+        raise InputError(f"{out}: exists already; nothing was written")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    start_job(job, facts)
+    done = read_done(rows)
+    counts = {"documents": 0, "kept from before": 0, "windows": 0, "entities": 0, "relations": 0, "faulty answers": 0}
+    with rows.open("a", encoding="utf-8") as file:
+        for extraction in extractor(skip_done(texts, done, rows, counts)):
+            file.write(json.dumps(to_json(extraction), ensure_ascii=False) + "\n")
+            file.flush()
+            count(counts, extraction)
+            show_progress(counts)
+    if kind != "jsonl":
+        write_format(kind, [extraction for _, extraction in read_rows(rows)], out)
+        rows.unlink()
+    job.unlink()
+    return counts
+
+
+def start_job(job: Path, facts: Mapping[str, Any]) -> None:
+    """Record what the job was begun with, or check that it is the same."""
+    text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    if not job.exists():
+        write_text(job, text)
+    elif job.read_text(encoding="utf-8") != text:
+        before = json.loads(job.read_text(encoding="utf-8"))
+        other = [key for key in facts if before.get(key) != facts[key]]
+        raise InputError(f"{job}: this output was begun with another {', '.join(other)}; give another --out, or delete it and its rows")
+
+
+def read_done(rows: Path) -> dict[str, str]:
+    """Digest of the text by document id, of the rows that are there; a half-written last line is cut off."""
+    if not rows.exists():
+        return {}
+    written = rows.read_bytes()
+    whole = written.rfind(b"\n") + 1
+    if whole < len(written):
+        with rows.open("r+b") as file:
+            file.truncate(whole)
+    return {extraction.id: digest(extraction.text) for _, extraction in read_rows(rows)}
+
+
+def read_rows(rows: Path) -> Iterator[tuple[int, Extraction]]:
+    with rows.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = {}
+            yield number, from_json(row, f"{rows}:{number}")
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def skip_done(texts: Iterator[Document], done: Mapping[str, str], rows: Path, counts: dict[str, int]) -> Iterator[Document]:
+    """The texts that have no row yet. Raises InputError where a document's text is another than when its row was written."""
+    for document in texts:
+        if document.id not in done:
+            yield document
+        elif done[document.id] != digest(document.article):
+            raise InputError(f"{rows}: document {document.id!r} was read with another text; give another --out")
+        else:
+            counts["documents"] += 1
+            counts["kept from before"] += 1
+
+
+def count(counts: dict[str, int], extraction: Extraction) -> None:
+    counts["documents"] += 1
+    counts["windows"] += extraction.windows
+    counts["entities"] += len(extraction.entities)
+    counts["relations"] += len(extraction.relations)
+    counts["faulty answers"] += len(extraction.faults)
+
+
+def show_progress(counts: Mapping[str, int]) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{counts['documents']} documents, {counts['entities']} entities ", end="", file=sys.stderr, flush=True)
+
+
+def describe_counts(out: Path, counts: Mapping[str, int]) -> str:
+    return f"{out}: " + ", ".join(f"{number} {name}" for name, number in counts.items() if number or name == "documents")
+
+
+def extract_to_terminal(extractor: Extractor, texts: Sequence[Document]) -> list[Extraction]:
+    return list(extractor(texts))
