@@ -3,8 +3,8 @@
     python -m bench.crf ROWS                          rows or a corpus, split here by article: learnt on train, scored on test
     python -m bench.crf TRAIN.PubTator DEV.PubTator   learnt on one file, scored on the other
 
-Prints a table of F1 (sets of strings, percent, 95 % intervals over articles) and adds it to bench/results/crf-cpu.json. The CRF's
-L2 is swept on validation (on a tenth of TRAIN, where two files are given); the test articles are scored once, with the default.
+Prints a table of F1 (sets of strings, percent, 95 % intervals over articles) and adds it to bench/results/crf-cpu.json. The
+CRF's L2 is swept on validation (on a tenth of TRAIN, where two files are given); test is scored once, with the default.
 """
 
 from __future__ import annotations

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from pipeline.config import Settings
 
 Outcome = tuple[dict, str, int]
+ENGINES = ("transformers", "llama.cpp", "openai", "vllm")
+EXTRACT_FORMATS = ("text", "jsonl", "csv", "parquet", "pubtator", "bioc-xml", "bioc-json", "brat", "label-studio", "spacy")
 
 ABOUT = """Fine-tune a language model to list the chemicals, the diseases and the chemical-disease relations of a
 biomedical abstract, and score it in a way that holds.
 
   medner run --preset tiny --data data/sample.jsonl --out runs/demo    the whole job on a CPU, in minutes
   medner run --data corpus.jsonl --out runs/mine                      Llama 3.2 3B on this machine's GPU
+  medner extract --model runs/demo "Lithium caused tremor."            what a tuned model finds in a new text
   medner data audit corpus.jsonl                                      what is in a corpus, and whether its split leaks"""
 
 
@@ -71,6 +74,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     add_push_arguments(push)
     plan = add(commands, "plan", plan_command, "what a GPU would be asked to do: precision, batch, memory and time")
     add_job_arguments(plan)
+    extract = add(commands, "extract", extract_command, "list the chemicals, diseases and relations of new texts")
+    add_extract_arguments(extract)
     settings = add(commands, "settings", settings_command, "every setting: its value, type, bounds and what it does")
     add_settings_arguments(settings)
     plan.add_argument("--gpu", help="t4, l4, a10, a100-40, a100-80, h100, h200 or cpu; default: the device at hand")
@@ -87,11 +92,29 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=("validation", "test"))
     parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
     parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
-    parser.add_argument("--engine", choices=("transformers", "llama.cpp", "openai", "vllm"), default="transformers")
+    parser.add_argument("--engine", choices=ENGINES, default="transformers")
     parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
     parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
     parser.add_argument("--markdown", action="store_true", help="print every figure of the report, as Markdown")
     parser.add_argument("--cases", action="store_true", help="five sentences with known answers, pass or fail")
+
+
+def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
+    files = "a text, files (txt, JSONL, CSV, TSV, Parquet, PubTator, BioC), folders, or - for standard input"
+    parser.add_argument("sources", nargs="+", metavar="TEXT|FILE|FOLDER|-", help=files)
+    parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
+    parser.add_argument("--engine", choices=ENGINES, help="default: what fits the model")
+    parser.add_argument("--out", type=Path, help="a file (for brat, a folder); without it, the results are printed")
+    parser.add_argument("--to", choices=EXTRACT_FORMATS, help="the format of --out; default: by its ending")
+    parser.add_argument("--plain", action="store_true", help="answer freely, and drop repeats and what is not in the text")
+    parser.add_argument("--keep-unwritten", action="store_true", help="with --plain: keep names that are not in the text")
+    parser.add_argument("--min-confidence", type=float, default=0.0, help="leave out what is less sure (0 to 1)")
+    parser.add_argument("--explain", action="store_true", help="show where each name stands and what was left out")
+    parser.add_argument("--like", help="a run, adapter or GGUF that says how the model was trained to be asked")
+    parser.add_argument("--layout", choices=("separate", "conversation"), help="or say it: a chat a task, or one a text")
+    parser.add_argument("--max-new-tokens", type=int, help="of each answer; default: as the model was trained")
+    parser.add_argument("--window", type=int, default=3000, help="characters read at a time; longer texts are cut")
+    parser.add_argument("--overlap", type=int, default=300, help="characters of the window before that are read again")
 
 
 def add(commands: argparse._SubParsersAction, name: str, work: object, about: str) -> argparse.ArgumentParser:
@@ -297,3 +320,24 @@ def evaluate_command(options: argparse.Namespace) -> Outcome:
     from pipeline.evaluate_variant import evaluate_again
 
     return evaluate_again(options)
+
+
+def extract_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.extract.command import extract_sources
+
+    return extract_sources(
+        options.sources,
+        options.model,
+        out=options.out,
+        kind=options.to,
+        explain=options.explain,
+        engine=options.engine,
+        grounded=not options.plain,
+        keep_unwritten=options.keep_unwritten,
+        min_confidence=options.min_confidence,
+        like=options.like,
+        layout=options.layout,
+        max_new_tokens=options.max_new_tokens,
+        window=options.window,
+        overlap=options.overlap,
+    )

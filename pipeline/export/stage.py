@@ -74,6 +74,7 @@ def describe_model(run: RunFolder) -> dict[str, str]:
         "general.base_model.0.name": run.settings.model.name,
         "medner.data_sha256": run.manifest["data_sha256"],
         "medner.layout": run.settings.train.layout,
+        **{f"medner.max_new_tokens.{task}": str(tokens) for task, tokens in run.manifest["max_new_tokens"].items()},
     } | scores
 
 

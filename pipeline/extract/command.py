@@ -1,4 +1,4 @@
-"""`medner extract`: texts -> what the model finds there, on the terminal or in a file; an interrupted job goes on where it stopped.
+"""`medner extract`: texts -> what the model finds there, on the terminal or in a file that an interrupted job goes on with.
 
 Results are kept as they come, a line a document, in OUT (JSONL) or beside it in OUT.partial.jsonl (any other format, which is
 written when all is done). The same command skips what stands there already, so no document is twice there and none is missing.
@@ -10,27 +10,36 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from data.files import write_text
 from data.schema import Document, InputError
 from pipeline.extract.extractor import Extractor
-from pipeline.extract.formats import FORMATS, write_format
+from pipeline.extract.formats import FORMATS, render_text, write_format
+from pipeline.extract.open_model import load_extractor
 from pipeline.extract.results import Extraction, from_json, to_json
+from pipeline.extract.texts import read_texts
 
-ENDINGS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pubtator": "pubtator", ".xml": "bioc-xml", ".json": "bioc-json",
-           ".spacy": "spacy", ".txt": "text"}  # fmt: skip
+ENDINGS = {
+    ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pubtator": "pubtator", ".xml": "bioc-xml", ".json": "bioc-json",
+    ".spacy": "spacy", ".txt": "text",
+}  # fmt: skip
 
 
 def choose_format(out: Path, kind: str | None) -> str:
     """The format asked for, or the one that OUT's ending names."""
     if kind is None and out.suffix not in ENDINGS:
-        raise InputError(f"--out {out}: say the format with --to ({', '.join(FORMATS)}), or by the ending ({', '.join(ENDINGS)})")
+        raise InputError(
+            f"--out {out}: say the format with --to ({', '.join(FORMATS)}), or by the ending ({', '.join(ENDINGS)})"
+        )
     return kind or ENDINGS[out.suffix]
 
 
-def extract_to_file(extractor: Extractor, texts: Iterator[Document], out: Path, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def extract_to_file(
+    extractor: Extractor, texts: Iterator[Document], out: Path, kind: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Extract into OUT, going on with what an earlier, interrupted call of the same job left. Returns counts.
 
     `facts`: what decides the answers (model, settings); a job begun with others is refused, as is an OUT that is finished.
@@ -64,7 +73,9 @@ def start_job(job: Path, facts: Mapping[str, Any]) -> None:
     elif job.read_text(encoding="utf-8") != text:
         before = json.loads(job.read_text(encoding="utf-8"))
         other = [key for key in facts if before.get(key) != facts[key]]
-        raise InputError(f"{job}: this output was begun with another {', '.join(other)}; give another --out, or delete it and its rows")
+        raise InputError(
+            f"{job}: this output was begun with another {', '.join(other)}; give another --out, or delete it and its rows"
+        )
 
 
 def read_done(rows: Path) -> dict[str, str]:
@@ -122,5 +133,37 @@ def describe_counts(out: Path, counts: Mapping[str, int]) -> str:
     return f"{out}: " + ", ".join(f"{number} {name}" for name, number in counts.items() if number or name == "documents")
 
 
-def extract_to_terminal(extractor: Extractor, texts: Sequence[Document]) -> list[Extraction]:
-    return list(extractor(texts))
+def extract_sources(
+    sources: Sequence[str], model: str, *, out: Path | None, kind: str | None, explain: bool, **settings: Any
+) -> tuple[dict[str, Any], str, int]:
+    """The command: its JSON object, its text for a terminal, its exit code. `settings`: those of `load_extractor`."""
+    if settings["keep_unwritten"] and settings["grounded"]:
+        raise InputError("--keep-unwritten: only with --plain; grounded answers hold no name that is not in the text")
+    kind = choose_format(out, kind) if out else None
+    texts = read_texts(sources, sys.stdin)
+    first = next(texts)  # a path that is not there is told before a model is loaded
+    every = chain([first], texts)
+    extractor = load_extractor(model, **settings)
+    if out is None:
+        found = list(extractor(every))
+        return {"documents": [to_json(one) for one in found]}, "\n\n".join(render_text(one, explain) for one in found), 0
+    counts = extract_to_file(
+        extractor, every, out, kind, {"model": identify(model), "sources": list(sources), "format": kind, **settings}
+    )
+    return {"file": str(out), **counts}, describe_counts(out, counts), 0
+
+
+def identify(model: str) -> dict[str, str]:
+    """What tells this model from another of the same name: its weights' digest, where they are here."""
+    path = Path(model).expanduser()
+    weights = (
+        [path]
+        if path.is_file()
+        else sorted(path.rglob("adapter/*.safetensors") if (path / "adapter").exists() else path.glob("*.safetensors"))
+    )
+    return {"name": model} | {file.name: file_digest(file) for file in weights}
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

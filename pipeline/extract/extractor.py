@@ -6,7 +6,8 @@
     for document in extract(["Lithium caused tremor in two patients."]):
         print([entity.name for entity in document.chemicals], document.relations)
 
-The model is always asked as it was trained: layout and answer lengths come from the adapter's medner.json or the GGUF's own metadata.
+The model is always asked as it was trained: layout and answer lengths come from the adapter's medner.json or the GGUF's own
+metadata.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Asked:
 class Extractor:
     """Call it with texts (strings or Documents); it yields an `Extraction` for each, in their order.
 
-    `engine` answers chats; `window` and `overlap` are in characters; `keep_unwritten` keeps names that do not stand in the text.
+    `engine` answers chats; `window` and `overlap` are in characters; `keep_unwritten` keeps names that are not in the text.
     """
 
     engine: Engine
@@ -119,7 +120,9 @@ def read_asked(folder: Path) -> Asked:
     """How an adapter or a merged folder is asked: its medner.json. Raises InputError where it has none."""
     path = folder / "medner.json"
     if not path.is_file():
-        raise InputError(f"{folder}: no medner.json, which says how the model was trained to be asked; give --layout and --max-new-tokens")
+        raise InputError(
+            f"{folder}: no medner.json, which says how the model was trained to be asked; give --layout and --max-new-tokens"
+        )
     facts = json.loads(path.read_text(encoding="utf-8"))
     return Asked(facts["layout"], facts["max_new_tokens"])
 

@@ -1,4 +1,4 @@
-"""Extractions as the files that other tools read: text, JSONL, CSV, Parquet, PubTator, BioC XML and JSON, brat, Label Studio, spaCy.
+"""Extractions as the files that other tools read: text, JSONL, CSV, Parquet, PubTator, BioC, brat, Label Studio, spaCy.
 
 Offsets are those of the original text in every format; a name that stands in the text several times is written at each place.
 Names that stand nowhere have no place, and so are only in text, JSONL, CSV and Parquet.
@@ -67,8 +67,8 @@ def table_rows(extraction: Extraction) -> Iterator[dict[str, Any]]:
     """A row for each place of each entity (one without a place for a name that has none), and for each relation."""
     for entity in extraction.entities:
         for start, end in entity.spans or [(None, None)]:
-            yield {"document": extraction.id, "kind": "entity", "type": entity.type, "name": entity.name, "start": start, "end": end,
-                   "confidence": entity.confidence, "sentence": entity.sentence}  # fmt: skip
+            own = {"kind": "entity", "type": entity.type, "name": entity.name, "start": start, "end": end}
+            yield {"document": extraction.id, **own, "confidence": entity.confidence, "sentence": entity.sentence}
     for relation in extraction.relations:
         yield {"document": extraction.id, "kind": "relation", "type": RELATION, "chemical": relation.chemical,
                "disease": relation.disease, "confidence": relation.confidence}  # fmt: skip
@@ -186,13 +186,21 @@ def write_label_studio(extractions: Sequence[Extraction], target: Path) -> None:
                 region = {"id": f"{index}.{number}", "from_name": "label", "to_name": "text", "type": "labels", "value": value}
                 result.append(region | ({} if entity.confidence is None else {"score": entity.confidence}))
         for chemical, disease, _ in _written_pairs(one):
-            result.append({"type": "relation", "from_id": f"{chemical}.0", "to_id": f"{disease}.0", "direction": "right", "labels": [RELATION]})  # noqa: E501
+            result.append(
+                {
+                    "type": "relation",
+                    "from_id": f"{chemical}.0",
+                    "to_id": f"{disease}.0",
+                    "direction": "right",
+                    "labels": [RELATION],
+                }
+            )  # noqa: E501
         tasks.append({"data": {"text": one.text, "id": one.id}, "predictions": [{"model_version": "medner", "result": result}]})
     write_text(target, json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_spacy(extractions: Sequence[Extraction], target: Path) -> None:
-    """A DocBin: entities as `doc.spans["entities"]` (they may overlap) and, where they do not, `doc.ents`; relations in `user_data`."""
+    """A DocBin: entities in `doc.spans["entities"]` (they may overlap) and in `doc.ents` (the longest); more in `user_data`."""
     spacy = _library("spacy")
     language, docs = spacy.blank("en"), spacy.tokens.DocBin(store_user_data=True)
     for one in extractions:

@@ -15,6 +15,7 @@ from eval.chats import Engine
 from eval.engines.open import open_engine
 from eval.scoring.confidence import calibrate, collect_items, score_items
 from eval.scoring.parse import parse_completions
+from eval.scoring.score import match_answers
 from pipeline.extract.extractor import Asked, Extractor, read_asked, read_gguf_asked
 from pipeline.extract.windows import OVERLAP, WINDOW
 
@@ -39,10 +40,11 @@ def load_extractor(
     """The model as a function from texts to extractions; loads it.
 
     `model`: a run folder, an adapter's or a model's folder, a GGUF file, a Hub id (owner/name), a server's address.
-    `engine`: "transformers", "llama.cpp", "vllm" or "openai"; by default what fits the model. `grounded`: only names that stand in
-    the text can be answered. `like`: a run, an adapter or a GGUF that says how the model was trained to be asked, for a server or
-    a model not made here; or `layout` and `max_new_tokens` say it. `window`, `overlap`: characters. `keep_unwritten`: keep
-    names that do not stand in the text (ungrounded answers only). `min_confidence`: leave out what is less sure, 0 to 1.
+    `engine`: "transformers", "llama.cpp", "vllm" or "openai"; by default what fits the model. `grounded`: only names that
+    stand in the text can be answered. `like`: a run, an adapter or a GGUF that says how the model was trained to be asked, for
+    a server or a model not made here; or `layout` and `max_new_tokens` say it. `window`, `overlap`: characters.
+    `keep_unwritten`: keep names that are not in the text (ungrounded answers only). `min_confidence`: leave out what is less
+    sure, 0 to 1.
     Raises InputError for a model that is not there or does not say how it must be asked.
     """
     if not 0 <= min_confidence < 1:
@@ -69,11 +71,17 @@ def find_model(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"--model {name}: not a path here, and the Hub does not give it: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"--model {name}: not a path here, and the Hub does not give it: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def find_asked(
-    name: str, folder: Path | None, like: str | Path | None, layout: Layout | None, max_new_tokens: int | Mapping[str, int] | None
+    name: str,
+    folder: Path | None,
+    like: str | Path | None,
+    layout: Layout | None,
+    max_new_tokens: int | Mapping[str, int] | None,
 ) -> Asked:
     """How the model must be asked: as `layout` and `max_new_tokens` say, else `like`, else the model itself."""
     if layout:
@@ -81,7 +89,9 @@ def find_asked(
         return Asked(layout, dict.fromkeys(TASKS, tokens) if isinstance(tokens, int) else tokens)
     source = Path(like) if like else folder
     if source is None:
-        raise InputError(f"--model {name}: a server does not say how its model was trained to be asked; give --like or --layout")
+        raise InputError(
+            f"--model {name}: a server does not say how its model was trained to be asked; give --like or --layout"
+        )
     if not source.exists():
         raise InputError(f"--like {source}: no such file or folder")
     asked = read_gguf_asked(source) if source.is_file() else read_asked(adapter_of(source))
@@ -105,7 +115,7 @@ def calibrate_run(run: Path) -> dict[str, tuple[float, float]]:
     if not rows or not all(row.get("logprobs") for row in rows):
         return {}
     documents = read_split_folder(run / "data")["validation"]
-    return calibrate(collect_items(documents, parse_completions(rows), score_items(rows)))
+    return calibrate(collect_items(match_answers(documents, parse_completions(rows)), score_items(rows)))
 
 
 def open_answering(
@@ -117,7 +127,9 @@ def open_answering(
         kind = engine or "openai"
         if kind == "llama.cpp" and grounded:
             if not like or Path(like).is_file():
-                raise InputError(f"--model {name}: grounded answers from a llama-server need its tokenizer; give --like RUN or ADAPTER")
+                raise InputError(
+                    f"--model {name}: grounded answers from a llama-server need its tokenizer; give --like RUN or ADAPTER"
+                )
             from pipeline.model import load_tokenizer
 
             settings["tokenizer"] = load_tokenizer(adapter_of(Path(like)))

@@ -17,8 +17,11 @@ Kind = Literal["Chemical", "Disease"]
 
 @dataclass(frozen=True)
 class Entity:
-    """A name as the model wrote it. `spans`: (start, end) of its whole-word occurrences in `Extraction.text`, in any letter case;
-    none where it does not stand there. `sentence`: the one of its first place. `confidence`: 0 to 1, None where not asked."""
+    """A name as the model wrote it.
+
+    `spans`: (start, end) of its whole-word occurrences in `Extraction.text`, in any letter case; none where it has none.
+    `sentence`: the one of its first place. `confidence`: 0 to 1, None where the engine gave no log-probabilities.
+    """
 
     name: str
     type: Kind
@@ -38,8 +41,11 @@ class Influence:
 
 @dataclass(frozen=True)
 class Extraction:
-    """One document's result. `text`: title, line break and text, which spans count in (characters). `windows`: pieces it was read
-    in. `faults`: by task, "malformed" or "truncated" where an answer could not be read whole. `dropped`: items left out, by reason."""
+    """One document's result.
+
+    `text`: title, line break and text; spans count its characters. `windows`: pieces it was read in. `faults`: by task,
+    "malformed" or "truncated" where an answer could not be read whole. `dropped`: how many items were left out, by reason.
+    """
 
     id: str
     text: str
@@ -61,7 +67,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class WindowAnswer:
-    """A window's answer to one task: its items in order, each with its confidence, and "ok", "empty", "malformed" or "truncated"."""
+    """A window's answer to one task: its items in order, each with its confidence; `status` as `parse_answer` gives it."""
 
     task: str
     items: tuple[Item, ...]
@@ -109,7 +115,9 @@ def build_extraction(
     return Extraction(document.id, document.article, document.title, tuple(entities), relations, windows, faults, kept)
 
 
-def build_entity(name: str, kind: Any, confidence: float | None, text: FoldedText, sentences: Sequence[tuple[int, int]]) -> Entity:
+def build_entity(
+    name: str, kind: Any, confidence: float | None, text: FoldedText, sentences: Sequence[tuple[int, int]]
+) -> Entity:
     spans = tuple(places(text, name))
     sentence = next((text.text[start:end] for start, end in sentences if spans and start <= spans[0][0] < end), None)
     return Entity(name, kind, spans, sentence, confidence)

@@ -1,6 +1,6 @@
 """Whatever a user has to be read -> `Document`s without gold: a text, files, folders, standard input, PMIDs.
 
-A file's format is told by its ending and, for .txt and .xml, by its content: plain text, JSONL, CSV, TSV, Parquet, PubTator, BioC XML
+A file's format is told by its ending and, for .txt, by its content: plain text, JSONL, CSV, TSV, Parquet, PubTator, BioC XML
 and BioC JSON. Gold that a file holds is left out: what is extracted is the model's.
 """
 
@@ -91,13 +91,11 @@ def looks_like_pubtator(path: Path) -> bool:
 
 def read_json_lines(path: Path, name: str) -> Iterator[Document]:
     """Rows with "text" and, where known, "title" and "id"; or a corpus's instruct rows, whose articles are read."""
-    for number, row in read_jsonl(path):
-        if number == 1 and isinstance(row, dict) and "prompt" in row:
+    for number, (where, row) in enumerate(read_jsonl(path), 1):
+        if number == 1 and "prompt" in row:
             yield from (replace(document, mentions=(), relations=()) for document in read_corpus(path).documents)
             return
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: expected an object with a text, got {type(row).__name__}")
-        yield document_of(row, f"{path}:{number}", f"{name}-{number}")
+        yield document_of(row, where, f"{name}-{number}")
 
 
 def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -131,7 +129,9 @@ def document_of(row: dict[str, Any], where: str, name: str) -> Document:
     """A document of a row's text, title and id; `name` is the id of a row that has none."""
     text = next((row[column] for column in TEXT_COLUMNS if row.get(column)), None)
     if not isinstance(text, str):
-        raise InputError(f"{where}: no text; expected a column {', '.join(map(repr, TEXT_COLUMNS))}, got {sorted(map(str, row))}")
+        raise InputError(
+            f"{where}: no text; expected a column {', '.join(map(repr, TEXT_COLUMNS))}, got {sorted(map(str, row))}"
+        )
     identity = next((row[column] for column in ID_COLUMNS if row.get(column) is not None), name)
     title = row.get("title") or None
     if title is not None and not isinstance(title, str):
