@@ -16,6 +16,7 @@ from eval.official.biocreative import score_official
 from eval.official.offsets import write_predictions as write_pubtator_predictions
 from eval.report.page import describe_provenance, render_markdown, write_report
 from eval.scoring.confidence import Confidences, apply_calibration, calibrate, collect_items, score_confidence, score_items
+from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
 from eval.scoring.metrics import score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
@@ -59,7 +60,7 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     scored = match_answers(documents, predictions)
     faults = find_faults(scored)
     metrics = score_split(train, scored, faults)
-    metrics["baselines"] |= read_base_model(run, name, out)
+    metrics["baselines"] |= score_crf(train, scored, run.path / "eval" / "crf.crfsuite") | read_base_model(run, name, out)
     metrics["official"] = score_officially(documents, out)
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":

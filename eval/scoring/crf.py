@@ -8,7 +8,6 @@ Relations are its chemicals paired with its diseases, as far as they stand in on
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +17,7 @@ from typing import Any
 from data.schema import MENTION_TYPE, Document
 from data.text import NameIndex, fold
 from eval.scoring.parse import Answer, Predictions
+from eval.scoring.score import Scored, match_others, score_tasks
 
 WORD = re.compile(r"\w+|[^\w\s]")
 SENTENCE_END = re.compile(r"[.!?]\s+(?=[A-Z0-9(\[])|\n+")
@@ -89,22 +89,35 @@ def find_gold_names(document: Document) -> list[tuple[int, int, str]]:
     return [(start, end, task_of[name]) for start, end, name in NameIndex(task_of).find(document.article)]
 
 
-def train_crf(train: Sequence[Document], l2: float = L2) -> Any:
-    """A tagger (`pycrfsuite.Tagger`) taught on the train articles; the same articles give the same tagger."""
+def train_crf(train: Sequence[Document], path: Path, l2: float = L2) -> Path:
+    """Teach a tagger on the train articles and write it to `path`, whole or not at all; equal articles give equal files."""
     import pycrfsuite
 
     trainer = pycrfsuite.Trainer(algorithm="lbfgs", verbose=False)
     trainer.set_params({"c1": 0.0, "c2": l2, "max_iterations": ITERATIONS, "feature.minfreq": 0})
-    for document in train:
+    for document in train[:MOST_ARTICLES]:
         names = find_gold_names(document)
         for words in split_sentences(document.article):
             trainer.append(describe_words(words), label_words(words, names))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    trainer.train(str(partial))
+    return partial.replace(path)
+
+
+def open_crf(path: Path) -> Any:
+    """The tagger (`pycrfsuite.Tagger`) in a file that `train_crf` wrote."""
+    import pycrfsuite
+
     tagger = pycrfsuite.Tagger()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "crf"
-        trainer.train(str(path))
-        tagger.open(str(path))  # mapped into memory, so the file may go
+    tagger.open(str(path))
     return tagger
+
+
+def score_crf(train: Sequence[Document], scored: Scored, path: Path) -> dict[str, dict]:
+    """{"crf": figures by task} on the scored documents, for metrics.json. Taught once: `path` keeps the tagger."""
+    tagger = open_crf(path if path.exists() else train_crf(train, path))
+    return {"crf": score_tasks(match_others(scored, predict_with_crf(tagger, scored.documents)))}
 
 
 def tag_article(tagger: Any, article: str) -> list[tuple[int, int, str, int]]:

@@ -185,6 +185,7 @@ def test_bioc_is_read_back_by_its_library(extractions, tmp_path):
             assert len(passage.relations) == len(one.relations)
 
 
+@pytest.mark.slow
 def test_spacy_reads_its_docbin_back(extractions, tmp_path):
     import spacy
 
