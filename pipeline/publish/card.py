@@ -7,6 +7,7 @@ folder. What is not there is left out, or said to be missing; no figure is writt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,9 @@ def read_facts(run: Path) -> Facts:
 
 def describe_shipped(facts: Facts) -> Shipped:
     """What the card's commands name; without a repository, the run folder's own files, as seen from it."""
-    repo, files = facts.manifest.get("repo"), ggufs(facts.run)
-    gguf = next((name for name in files if ".q8_0." in name), files[0] if files else None)
+    repo, files, modelfile = facts.manifest.get("repo"), ggufs(facts.run), facts.run / "export/Modelfile"
+    served = re.search(r"^FROM \./(.+)$", modelfile.read_text(encoding="utf-8"), re.MULTILINE) if modelfile.is_file() else None
+    gguf = served[1] if served and served[1] in files else files[-1] if files else None
     parameters = _read(facts.run / "export/params") or {}
     tokens = max((facts.adapter.get("max_new_tokens") or {"": 256}).values())
     return Shipped(

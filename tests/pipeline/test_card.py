@@ -127,6 +127,16 @@ def test_the_card_keeps_local_paths_to_itself(card):
     assert "somebody" not in card
 
 
+def test_the_commands_name_the_file_that_the_modelfile_serves(tmp_path):
+    run = make_run(tmp_path, FILES)
+    for name in ("run.f16.gguf", "run.q4_k_m.gguf", "run.q8_0.gguf"):
+        (run / "export" / name).write_bytes(b"")
+    (run / "export/Modelfile").write_text("# ollama create\nFROM ./run.q4_k_m.gguf\n", encoding="utf-8")
+    card = write_card(run)
+    assert f"hf download {REPO} run.q4_k_m.gguf Modelfile --local-dir ." in card
+    assert "llama-server --model run.q4_k_m.gguf" in card
+
+
 def python_of(card: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
 
