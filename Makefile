@@ -4,7 +4,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint bench tiny-base clean
+.PHONY: demo test lint bench tiny-base llama3-tokenizer clean
 
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
@@ -20,6 +20,9 @@ bench: .venv/ready
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.generation
 	$(BIN)/python -m bench.train --tiny
+
+llama3-tokenizer:
+	$(PYTHON) tests/support/llama3_tokenizer.py
 
 tiny-base: .venv/ready
 	$(BIN)/python -m tools.tiny_base.pretrain

@@ -10,8 +10,9 @@ import numpy
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
+from hard_strings import HARD
 from llama_server import complete, prompt_ids, serve, tokenize
-from tiny_llama import ROPE, save_base, save_tokenizer, train_tokenizer
+from tiny_llama import ROPE, save_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -32,23 +33,6 @@ MESSAGES = [
     {"role": "assistant", "content": render_answer(["naloxone", "α-methyldopa"])},
     {"role": "user", "content": render_next_prompt("relations")},
 ]
-HARD = [
-    "N-methyl-4-phenyl-1,2,3,6-tetrahydropyridine (MPTP)",
-    "1-(2-chloro-4-methoxyphenyl)-3-[3-(2-methylimidazol-1-yl)propyl]thiourea",
-    "(+)-catechin, (±)-ketamine; [3H]-5-HT(1A) 5′-deoxy-5-fluorouridine",
-    "α-methyldopa β₂-agonist γ-aminobutyric µ-opioid μg Δ9-THC κB",
-    "1234567 12 123 1234 0.00012345 99mTc-DTPA 2-3×10⁶ ½",
-    "title\ntext\n\nList of\r\nextracted\n \n\n\n- a\n- b | c\n",
-    "  two  spaces   three\t\ttabs \u00a0nbsp \u2009thin \u3000wide ",
-    "it's IT'S we'Ll don’t 'tis rock'n'roll",
-    "Na+ Ca2+/K+ CO2 H2O2 pH<7.4 p=0.05 ≥50% ~10°C",
-    "naïve Sjögren Ménière’s Guillain–Barré São İstanbul ﬁbrosis e\u0301",
-    "肝炎 ヘパリン гепарин ἀλκαλοειδές 😀🧬👩‍🔬 \u200b\ufeffzero",
-    "AAAAAAAAAAAAAAAA----------........((((((((",
-    "",
-    " ",
-    "\n",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -153,25 +137,6 @@ def test_settings_of_older_versions_of_transformers_are_read(model, tmp_path):
     config = {**config, "rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     (older / "config.json").write_text(json.dumps(config))
     assert read_config(older)["rope"] == read_config(model)["rope"]
-
-
-@pytest.mark.slow
-def test_hard_strings_give_the_same_ids_with_128_thousand_tokens(model, tmp_path):
-    """Llama 3's own vocabulary size. llama.cpp knows the split by its name only: nothing else shows that both split alike."""
-    tokenizer = train_tokenizer(128_256, 150_000)
-    assert tokenizer.get_vocab_size() == 128_256
-    large = shutil.copytree(model, tmp_path / "large")
-    loaded = AutoModelForCausalLM.from_pretrained(model)
-    loaded.resize_token_embeddings(128_256, mean_resizing=False)
-    loaded.save_pretrained(large)
-    save_tokenizer(tokenizer, large)
-    gguf = convert_to_gguf(large, tmp_path / "large.gguf", "q8_0", {})
-    reference = AutoTokenizer.from_pretrained(large)
-    with serve(gguf) as client:
-        for text in [*HARD, ARTICLE, " ".join(HARD), "\n\n".join(HARD)]:
-            assert tokenize(client, text) == reference(text, add_special_tokens=False)["input_ids"], text
-        ids = reference.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"]
-        assert prompt_ids(client, MESSAGES) == ids
 
 
 @pytest.mark.parametrize("text", HARD)
