@@ -185,7 +185,7 @@ def write_random_model(folder: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-    from pipeline.plan.architectures import TINY
+    from pipeline.base_model import TINY
 
     shape = find_architecture("unsloth/Llama-3.2-3B-Instruct")
     tokenizer = AutoTokenizer.from_pretrained(TINY)

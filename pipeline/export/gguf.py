@@ -46,7 +46,7 @@ IN_BLOCK = {
 def convert_to_gguf(model: Path, out: Path, quant: Quant, metadata: Mapping[str, str]) -> Path:
     """Write the model folder as the GGUF file `out`. `metadata` are whole GGUF keys, such as `general.license`.
 
-    Raises InputError for a model that is no Llama or whose tokenizer is not split as Llama 3 splits, RuntimeError where the
+    Raises InputError for a model that is no Llama or whose tokenizer llama.cpp does not know, RuntimeError where the
     disk has no room or a weight does not fit the number type.
     """
     import gguf

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.split import read_split_folder
+from pipeline.base_model import model_path, read_origin
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
 from pipeline.export.modelfile import server_command, write_modelfile
 from pipeline.export.names import default_name
 from pipeline.export.parity import check_parity
 from pipeline.export.quantise import MOSTLY, convert_with_checkout, quantise_gguf
-from pipeline.model import load_tokenizer, model_path
+from pipeline.model import load_tokenizer
 from pipeline.run_folder import RunFolder
 
 
@@ -67,11 +68,12 @@ def describe_model(run: RunFolder) -> dict[str, str]:
     """Metadata of a GGUF file: what it was made from, and how good it is."""
     path = run.path / "eval" / "test" / "metrics.json"
     tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"] if path.exists() else {}
+    origin = read_origin(run.settings.model.name)
     scores = {f"medner.test.{task}.f1": f"{figures['f1']:.4f}" for task, figures in tasks.items()}
     return {
         "general.name": file_stem(run),
-        "general.license": "llama3.2",
-        "general.base_model.0.name": run.settings.model.name,
+        "general.license": origin.get("license", "llama3.2"),
+        "general.base_model.0.name": origin.get("base_model", run.settings.model.name),
         "medner.data_sha256": run.manifest["data_sha256"],
         "medner.layout": run.settings.train.layout,
         **{f"medner.max_new_tokens.{task}": str(tokens) for task, tokens in run.manifest["max_new_tokens"].items()},

@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from data.schema import InputError
+from pipeline.base_model import model_path
 from pipeline.config import PROJECTIONS
-
-TINY = Path(__file__).parents[1] / "tiny"
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ EMBEDDED = {
     "llama-3.2-1b": (2048, 16, 8192, 32, 8, 64, 128256, 131072, True),
     "llama-3.2-3b": (3072, 28, 8192, 24, 8, 128, 128256, 131072, True),
     "llama-3.1-8b": (4096, 32, 14336, 32, 8, 128, 128256, 131072, False),
+    "smollm2-135m": (576, 30, 1536, 9, 3, 64, 49152, 8192, True),
     "qwen2.5-3b": (2048, 36, 11008, 16, 2, 128, 151936, 32768, True),
     "qwen3-4b": (2560, 36, 9728, 32, 8, 128, 151936, 40960, True),
     "gemma-2-2b": (2304, 26, 9216, 8, 4, 256, 256000, 8192, True),
@@ -71,7 +71,7 @@ EMBEDDED = {
 
 def find_architecture(name: str, revision: str | None = None) -> Architecture:
     """The shape of `model.name`: embedded, or from the config.json of a folder or of the Hub (its cache first)."""
-    folder = TINY if name == "tiny" else Path(name).expanduser()
+    folder = Path(model_path(name) if name == "tiny" or name.endswith(".gguf") else name).expanduser()
     if (folder / "config.json").is_file():
         return read_architecture(folder / "config.json", name)
     known = next((key for key in EMBEDDED if key in name.lower()), None)

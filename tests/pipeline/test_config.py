@@ -143,7 +143,7 @@ def test_every_preset_is_read(preset):
 
 
 def test_a_preset_that_is_none_is_refused_with_those_there_are():
-    with pytest.raises(InputError, match="--preset small: no such preset; there are llama-3.2-1b, llama-3.2-3b, t4, tiny"):
+    with pytest.raises(InputError, match="--preset small: no such preset; there are llama-3.2-1b, .*, smollm2-135m, t4, tiny"):
         preset_path("small")
 
 

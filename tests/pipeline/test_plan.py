@@ -13,9 +13,10 @@ from articles import invent
 from data.files import write_jsonl
 from data.readers.rows import document_rows
 from data.schema import TASKS, Document, InputError
+from pipeline.base_model import TINY
 from pipeline.cli import main
 from pipeline.config import PRESETS, Settings, apply_settings, flatten, preset_path, read_settings_file
-from pipeline.plan.architectures import TINY, find_architecture
+from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import make_plan, usable
 from pipeline.plan.estimate import Chats, Lengths, adapter_parameters, layer_activations, weight_bytes
 from pipeline.plan.hardware import GPUS, GiB, named_device, recognise_gpu
