@@ -33,6 +33,12 @@ REQUEST = {
     "relations": "Create a list only of the influences between the chemicals and diseases mentioned.",
 }
 EMPTY = "-"
+NONE = re.compile(
+    r"(none|n/a|not applicable|\[\s*\])( (are |were )?(mentioned|found|listed|identified|present))?\W*"
+    r"|(there (are|were) )?no (specific )?(chemicals|diseases|influences|relations|items)\b.{0,60}",
+    re.IGNORECASE,
+)
+MARKED_UP = re.compile(r"\*\*.*\*\*|`.*`|\d{1,3}[.)]\s.*|[\[{]\s*[\"'].*")  # bold, code, a number, JSON
 SENTENCE = re.compile(r"chemical\s+(\S+(?:\s+\S+)*?)\s+influences\s+disease\s+(\S.*)", re.IGNORECASE)
 
 
@@ -58,20 +64,46 @@ def render_answer(items: Sequence[Item]) -> str:
     return "\n".join(f"- {line}" for line in lines) or EMPTY
 
 
+def is_name(text: str) -> bool:
+    """Whether the text can be a name: on one line, without `|`, nothing that says "none", and not marked up.
+
+    Other text is no item of an answer, and the readers of corpora refuse it for a name, since no answer could give it back.
+
+    >>> [is_name(text) for text in ("(+)-catechin", "*", "None", "N/A", "[]", "No chemicals mentioned.", "**Li**", "1. Li")]
+    [True, True, False, False, False, False, False, False]
+    """
+    return is_side(text) and not says_none(text)
+
+
+def is_side(text: str) -> bool:
+    """As `is_name`, for a side of a relation: beside a name, "None" is one too (the user's rows hold such a disease)."""
+    return len(text.splitlines()) == 1 and "|" not in text and not MARKED_UP.fullmatch(text.strip())
+
+
+def says_none(text: str) -> bool:
+    """Whether the text says that there is nothing to list, in words instead of by a lone `-`."""
+    return NONE.fullmatch(text.strip()) is not None
+
+
 def read_line(line: str, task: str) -> Item | None:
-    """One line of an answer as an item, or None where it is none: no bullet, or a relation without its two sides."""
+    """One line of an answer as an item, or None where it is none: no bullet, no name, or a relation without its two sides."""
     bullet, _, text = line.strip().partition(" ")
     text = text.strip()
-    if bullet not in ("-", "*", "•") or not text:
-        return None
+    return read_item(text, task) if bullet in ("-", "*", "•") and text else None
+
+
+def read_item(text: str, task: str) -> Item | None:
+    """What stands behind the bullet as an item, or None where it is none."""
     if task != "relations":
-        return text if "|" not in text else None
+        return text if is_name(text) else None
     if "|" in text:
         sides = tuple(side.strip() for side in text.split("|"))
     else:
         sentence = SENTENCE.fullmatch(text)
         sides = sentence.groups() if sentence else ()
-    return sides if len(sides) == 2 and all(sides) else None
+    if len(sides) != 2 or not all(map(is_side, sides)) or all(map(says_none, sides)):
+        return None
+    return sides[0], sides[1]
 
 
 def read_answer(answer: str, task: str) -> tuple[list[Item], list[str]]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
+from data.prompts import is_name
 from data.schema import MENTION_TYPE, Document, InputError, Mention, MentionType, Relation, quote
 
 TYPES = tuple(MENTION_TYPE.values())
@@ -50,6 +51,8 @@ def check_item_name(name: str, where: str) -> None:
     """Raises InputError for a name that an answer, one name a line and `|` between two, could not give back."""
     if not name.strip() or "|" in name or len(name.splitlines()) != 1 or name != name.strip():
         raise InputError(f"{where}: a name may not be empty, hold '|' or a line break, or end in a blank: {quote(name)}")
+    if not is_name(name):
+        raise InputError(f"{where}: not a name, since answers that say 'none' or hold Markdown are written so: {quote(name)}")
 
 
 def parse_offset(field: str, where: str) -> int:

@@ -60,12 +60,15 @@ def parse_row(row: JsonObject, where: str, known: dict[str, tuple[str, str]] | N
         raise InputError(f"{where}: {task}: the article holds a NUL character; take it out")
     items, unread = read_answer(completion, task)
     if unread:
+        if len(unread[0].splitlines()) > 1:
+            raise InputError(f"{where}: {task}: a name may not hold a line break: {quote(unread[0])}")
         raise InputError(
-            f"{where}: {task}: not a list line: {quote(unread[0])}; write one '- item' a line, relations as '- a | b'"
+            f"{where}: {task}: not a list line: {quote(unread[0])}; write one '- item' a line, relations as '- a | b', without "
+            "Markdown, and '-' where there is none"
         )
     for name in (name for item in items for name in names_of(item)):
-        if len(name.splitlines()) != 1 or "\0" in name:
-            raise InputError(f"{where}: {task}: a name may not hold a line break: {quote(name)}")
+        if "\0" in name:
+            raise InputError(f"{where}: {task}: a name may not hold a NUL character: {quote(name)}")
     document = _text(row, "document", where) if "document" in row else None
     known = {} if known is None else known
     if article not in known:

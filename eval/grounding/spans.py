@@ -1,7 +1,7 @@
 """The items that grounded decoding allows, found in an article, in the bytes that tokens are made of.
 
 An item is a span of one line, from a word's start to a word's end (`data.text.is_word_edge`), that holds a letter or
-digit, no `|` and at most 20 words, and whose brackets match. All positions are byte positions.
+digit, no `|` and at most 20 words, whose brackets match, and that `is_name`. All positions are byte positions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
+from data.prompts import is_name
 from data.text import CLOSE, OPEN
 
 MOST_WORDS = 20
@@ -75,7 +76,12 @@ def article_spans(article: str) -> Spans:
             starts[start] = len(marks)
         marks.append((kind, mark, end))
     marks.append((BREAK, "", len(text)))
-    return Spans(text, {start: _ends(marks, number) for start, number in starts.items()})
+    return Spans(text, {start: _ends_of_names(text, start, _ends(marks, number)) for start, number in starts.items()})
+
+
+def _ends_of_names(text: bytes, start: int, ends: Iterator[int]) -> Iterator[int]:
+    """Without those whose span an answer could not give back as a name, such as "None" or "1. lithium"."""
+    return (end for end in ends if is_name(text[start:end].decode()))
 
 
 def listed_spans(names: Sequence[str]) -> Spans:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.items import normalise_item, share
-from data.prompts import EMPTY, read_line
+from data.prompts import read_line
 from data.schema import TASKS, InputError
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.score import Scored
@@ -36,29 +36,39 @@ def score_completion(row: dict) -> Iterator[float]:
     Where the tokens do not join to the completion (a server may show a split character as its bytes), tokens cannot be told
     apart by item, and every item of the answer gets the mean over all of them.
     """
-    if "logprobs" not in row:
-        raise InputError(
-            f"completions: {row['document']!r}, {row['task']}: no logprobs; generate with them (eval.logprobs=true)"
-        )
-    joined = "".join(token for token, _ in row["logprobs"]) == row["completion"]
-    ends = np.cumsum([len(token) for token, _ in row["logprobs"]])
-    starts = ends - [len(token) for token, _ in row["logprobs"]]
-    values = np.array([value for _, value in row["logprobs"]])
+    tokens = read_logprobs(row)
+    joined = "".join(token for token, _ in tokens) == row["completion"]
+    ends = np.cumsum([len(token) for token, _ in tokens])
+    starts = ends - [len(token) for token, _ in tokens]
+    values = np.array([value for _, value in tokens])
     for start, end in item_places(row["completion"], row["task"], row["finish"]):
         inside = (starts < end) & (ends > start) | (not joined)
         yield float(values[inside].mean())
 
 
+def read_logprobs(row: dict) -> list[tuple[str, float]]:
+    """[(token text, log-probability)] of a row. Raises InputError, naming document and task, where there are none.
+
+    An answer without a character needs none; one that holds text was written in tokens.
+    """
+    where = f"completions: {row['document']!r}, {row['task']}"
+    if "logprobs" not in row:
+        raise InputError(f"{where}: no logprobs; generate with them (eval.logprobs=true)")
+    tokens = row["logprobs"]
+    if not isinstance(tokens, list) or not tokens and row["completion"]:
+        raise InputError(f"{where}: logprobs is {tokens!r} beside an answer; expected [[token, log-probability], …]")
+    return tokens
+
+
 def item_places(completion: str, task: str, finish: str) -> list[tuple[int, int]]:
-    """Where each item stands in the completion, without its bullet; none where the answer is malformed."""
+    """Where each item that `parse_answer` reads stands in the completion, without its bullet."""
     whole = completion.rpartition("\n")[0] if finish == "length" else completion
-    places, at = [], 0
-    if whole.strip() == EMPTY:
-        return []
+    places: list[tuple[int, int]] = []
+    at = 0
     for line in whole.split("\n"):
         if line.strip():
             if read_line(line, task) is None:
-                return []
+                return places
             bullet = len(line) - len(line.lstrip()) + 1
             places.append((at + bullet, at + len(line.rstrip())))
         at += len(line) + 1

@@ -5,13 +5,14 @@ The model's output is data: whatever it holds, parsing gives a status and never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data.files import read_jsonl, write_jsonl
-from data.prompts import Item, read_answer
+from data.prompts import Item, read_answer, read_line
 from data.schema import TASKS, InputError, quote
 
 Status = Literal["ok", "empty", "malformed", "truncated"]
@@ -19,39 +20,54 @@ Status = Literal["ok", "empty", "malformed", "truncated"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What was predicted for one document and task: items in the model's order, repeats included."""
+    """What was predicted for one document and task: items in the model's order, repeats included.
+
+    `repaired`: whether the lenient reading had to mend it.
+    """
 
     items: tuple[Item, ...]
     status: Status
+    repaired: bool = False
 
 
 Predictions = Mapping[tuple[str, str], Answer]  # by (document id, task)
 
 
 def parse_answer(completion: str, task: str, finish: Literal["stop", "length"] = "stop") -> Answer:
-    """An answer that holds a line that is no item is malformed and predicts nothing; one that ran out of tokens is truncated
-    and keeps its finished lines.
+    """The strict reading, by which the product's own answers are scored; `lenient.parse_leniently` is the other one.
 
-    >>> parse_answer("- lithium\\n- Li", "chemicals")
-    Answer(items=('lithium', 'Li'), status='ok')
+    An answer that holds a line that is no item is malformed, and predicts what stands before that line: an answer that
+    wanders off after its list loses what follows, never the list. One that ran out of tokens is truncated and keeps its
+    finished lines.
+
+    >>> parse_answer("- lithium\\n- Li", "chemicals").items
+    ('lithium', 'Li')
     >>> parse_answer("- lithium | tremor\\n- lith", "relations", "length")
-    Answer(items=(('lithium', 'tremor'),), status='truncated')
-    >>> parse_answer("The chemicals are:\\n- lithium", "chemicals").status
-    'malformed'
+    Answer(items=(('lithium', 'tremor'),), status='truncated', repaired=False)
+    >>> parse_answer("- lithium\\nThese are the chemicals.", "chemicals")
+    Answer(items=('lithium',), status='malformed', repaired=False)
+    >>> parse_answer("The chemicals are:\\n- lithium", "chemicals").items
+    ()
     """
     if finish == "length":
         completion = completion.rpartition("\n")[0]
     items, unread = read_answer(completion, task)
     if unread:
-        return Answer((), "malformed")
+        return Answer(read_until_foreign(completion.split("\n"), task, read_line), "malformed")
     if finish == "length":
         return Answer(tuple(items), "truncated")
     return Answer(tuple(items), "ok" if items else "empty")
 
 
-def parse_completions(rows: Iterable[dict]) -> Predictions:
-    """From rows of completions.jsonl, {"document", "task", "completion", "finish"}."""
-    return {(r["document"], r["task"]): parse_answer(r["completion"], r["task"], r["finish"]) for r in rows}
+def read_until_foreign(lines: Sequence[str], task: str, read: Callable[[str, str], Item | None]) -> tuple[Item, ...]:
+    """The items up to the first line that `read(line, task)` takes for none; blank lines are passed over."""
+    read_lines = (read(line, task) for line in lines if line.strip())
+    return tuple(item for item in itertools.takewhile(lambda item: item is not None, read_lines) if item is not None)
+
+
+def parse_completions(rows: Iterable[dict], parse: Callable[[str, str, Any], Answer] = parse_answer) -> Predictions:
+    """From rows of completions.jsonl, {"document", "task", "completion", "finish"}, by the strict reading or another one."""
+    return {(r["document"], r["task"]): parse(r["completion"], r["task"], r["finish"]) for r in rows}
 
 
 def write_predictions(predictions: Predictions, path: str | Path) -> Path:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.prompts import ASKED, SYSTEM, conversations, read_answer, read_line, render_answer, render_next_prompt, render_prompt
+from data.prompts import is_name as is_readable_name
 from data.readers.rows import join_rows, parse_prompt, read_rows
 from data.schema import TASKS, Document, Mention, Relation
 
@@ -27,7 +28,7 @@ def users_rows(shared_data):
 
 
 def is_name(text):
-    return bool(text) and text == text.strip() and "|" not in text and len(text.splitlines()) == 1
+    return bool(text) and text == text.strip() and is_readable_name(text)
 
 
 any_names = st.text(max_size=12).map(str.strip).filter(is_name)

@@ -49,9 +49,10 @@ def test_a_token_across_two_items_counts_for_both():
     [
         ([("-", -1)], "chemicals", "stop", ()),
         ([], "chemicals", "stop", ()),
-        ([("- a", -1), ("\n-", -2)], "chemicals", "stop", ()),
+        ([("- a", -1), ("\n-", -2)], "chemicals", "stop", (-1,)),  # malformed: what was read before stays
         ([("- a", -1), ("\n", -2), ("- b", -3)], "chemicals", "length", (-1,)),
-        ([("- a", -1), ("\nSo.", -2)], "chemicals", "stop", ()),  # malformed: no items
+        ([("- a", -1), ("\nSo.", -2), ("\n- b", -3)], "chemicals", "stop", (-1,)),
+        ([("So.", -1), ("\n- a", -2)], "chemicals", "stop", ()),
         ([("- a |", -1), (" b", -3)], "relations", "stop", (-2,)),
         ([("\n  - a \n\n", -1), ("* b", -3)], "chemicals", "stop", (-1, -3)),
     ],
@@ -72,9 +73,10 @@ def test_as_many_scores_as_items(completion, task, finish):
     assert len(item_places(completion, task, finish)) == len(parse_answer(completion, task, finish).items)
 
 
-def test_rows_without_logprobs_are_refused():
-    with pytest.raises(InputError, match="no logprobs"):
-        score_items([{"document": "a", "task": "chemicals", "completion": "-", "finish": "stop"}])
+@pytest.mark.parametrize("given", [{}, {"logprobs": None}, {"logprobs": []}])
+def test_rows_without_logprobs_are_refused_with_their_place(given):
+    with pytest.raises(InputError, match="'a', chemicals: .*logprobs"):
+        score_items([{"document": "a", "task": "chemicals", "completion": "- b", "finish": "stop"} | given])
 
 
 def invent(items: int, seed: int, slope: float = 1.5, intercept: float = 2.0) -> TaskItems:

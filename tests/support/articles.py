@@ -9,6 +9,7 @@ from random import Random
 from hypothesis import strategies as st
 
 from data.near_duplicates import WORD
+from data.prompts import is_name
 from data.schema import Document
 from data.text import CLOSE, OPEN, find_whole_words, fold, is_word_edge
 
@@ -45,6 +46,7 @@ def is_item(article, start, end):
         and not set(text) & set(BREAKS)
         and len(text.split()) <= 20
         and is_matched(text)
+        and is_name(text)
     )
 
 
