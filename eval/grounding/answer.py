@@ -144,7 +144,7 @@ def grounding(vocabulary: Vocabulary, listed_sides: bool = False) -> Ground:
 
     @lru_cache(maxsize=256)
     def languages(article: str) -> tuple[Language, Language]:
-        spans = article_spans(article)
+        spans = article_spans(article, vocabulary.missing)
         return Language(spans, vocabulary, NEXT_SIDE), Language(spans, vocabulary, NEXT_LINE)
 
     def start(chat: Chat, turn: int, earlier: Sequence[str]) -> GroundedAnswer:
@@ -155,8 +155,8 @@ def grounding(vocabulary: Vocabulary, listed_sides: bool = False) -> Ground:
             listed = {task: read_answer(answer, task)[0] for task, answer in zip(chat.tasks, earlier, strict=False)}
             if not {"chemicals", "diseases"} <= set(listed):
                 raise InputError("relations between listed names only: that needs the conversation layout and all three tasks")
-            first = Language(listed_spans(listed["chemicals"]), vocabulary, NEXT_SIDE)
-            last = Language(listed_spans(listed["diseases"]), vocabulary, NEXT_LINE)
+            first = Language(listed_spans(listed["chemicals"], vocabulary.missing), vocabulary, NEXT_SIDE)
+            last = Language(listed_spans(listed["diseases"], vocabulary.missing), vocabulary, NEXT_LINE)
         return GroundedAnswer([first, last], chat.budgets[turn])
 
     return start

@@ -60,8 +60,8 @@ class Spans:
         return next((len(item) for item in self.shortest if item not in used and item != also), FAR)
 
 
-def article_spans(article: str) -> Spans:
-    """The items of an article (title, text and all that the model read of it)."""
+def article_spans(article: str, missing: Collection[int] = ()) -> Spans:
+    """The items of an article (title, text and all that the model read of it) that hold none of the bytes `missing`."""
     text = article.encode()
     offsets = None if article.isascii() else list(accumulate((len(c.encode()) for c in article), initial=0))
     marks: list[tuple[int, str, int]] = []  # kind, character where it matters, end
@@ -70,7 +70,7 @@ def article_spans(article: str) -> Spans:
         start, end = chunk.span()
         if offsets:
             start, end = offsets[start], offsets[end]
-        kind = chunk.lastindex
+        kind = BREAK if any(byte in missing for byte in text[start:end]) else chunk.lastindex
         mark = chunk[0] if kind == OTHER else ""
         if kind == NAME or (kind == OTHER and mark not in CLOSE):
             starts[start] = len(marks)
@@ -84,10 +84,12 @@ def _ends_of_names(text: bytes, start: int, ends: Iterator[int]) -> Iterator[int
     return (end for end in ends if is_name(text[start:end].decode()))
 
 
-def listed_spans(names: Sequence[str]) -> Spans:
-    """Whole names only: those listed before."""
+def listed_spans(names: Sequence[str], missing: Collection[int] = ()) -> Spans:
+    """Whole names only: those listed before that hold none of the bytes `missing`."""
     starts, text = {}, b""
     for name in dict.fromkeys(names):
+        if any(byte in missing for byte in name.encode()):
+            continue
         starts[len(text)] = iter([len(text) + len(name.encode())])
         text += name.encode() + b"\n"
     return Spans(text, starts)

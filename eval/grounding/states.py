@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`pieces`: the bytes of every token, and each beginning of them, to the token's id (-1: a beginning only)."""
+    """`pieces`: the bytes of every token, and each beginning of them, to the token's id (-1: a beginning only).
+
+    `missing`: the bytes that have no token of their own; no item may hold one of them.
+    """
 
     pieces: dict[bytes, int]
     texts: dict[int, bytes]
     stop: int
+    missing: frozenset[int] = frozenset()
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase, stop: int) -> Vocabulary:
@@ -39,16 +43,20 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, stop: int) -> Vocabulary
 
 
 def build_vocabulary(texts: dict[int, bytes], stop: int) -> Vocabulary:
-    """`texts`: the bytes of each token that an answer may hold. Raises InputError where some byte has no token of its own."""
+    """`texts`: the bytes of each token that an answer may hold. Raises InputError if `-`, ` `, `|` or line break has none."""
     pieces: dict[bytes, int] = {}
     for token, text in texts.items():
         for end in range(1, len(text)):
             pieces.setdefault(text[:end], -1)
         if text:
             pieces[text] = token
-    if any(pieces.get(bytes([byte]), -1) < 0 for byte in (*range(0xC0), *range(0xC2, 0xF5))):
-        raise InputError("grounded decoding needs a tokenizer with a token for each byte; this one lacks some")
-    return Vocabulary(pieces, texts, stop)
+    missing = frozenset(byte for byte in range(256) if pieces.get(bytes([byte]), -1) < 0)
+    lacking = [chr(byte) for byte in b"- |\n" if byte in missing]
+    if lacking:
+        raise InputError(
+            f"grounded decoding: the tokenizer has no token for {lacking}; take a model with a byte-level tokenizer"
+        )
+    return Vocabulary(pieces, texts, stop, missing)
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,38 @@ def test_an_article_without_words_has_the_empty_list(vocabulary, article):
         assert write_answer(vocabulary, article, task, 2, min) == "-"
 
 
+def without_bytes(vocabulary, lacking):
+    return build_vocabulary({token: text for token, text in vocabulary.texts.items() if text not in lacking}, vocabulary.stop)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_bytes_that_the_tokenizer_lacks_cost_only_the_names_that_hold_them(vocabulary, task):
+    """As SmolLM2's: no token for some control characters and for the first bytes of rare scripts; here for `\u03b2` too."""
+    lacking = [b"\x04", b"\x06", b"\x1d", b"\xc0", b"\xf1", b"\xff", b"\xb2"]
+    smaller = without_bytes(vocabulary, lacking)
+    article = "aspirin, \u03b2-blocker and a\x04b in \u03b1-rats"
+    for seed in range(40):
+        chance = random.Random(seed)
+        answer = write_answer(
+            smaller, article, task, 60, lambda ids, c=chance: c.choice([i for i in ids if i != smaller.stop] or ids)
+        )
+        check_answer(article, task, answer)
+        assert answer != "-" and not any(byte in answer.encode() for byte in lacking)
+    assert write_answer(smaller, "\u03b2", task, 60, max) == "-"
+    spans, found = article_spans(article, smaller.missing), set()
+    for start in spans.starts:
+        end = spans.next_end(start, start)
+        while end is not None:
+            found.add(spans.text[start:end].decode())
+            end = spans.next_end(start, end + 1)
+    assert found == items_of("aspirin, |-blocker and a|b in \u03b1-rats")
+
+
+def test_a_tokenizer_without_a_line_break_is_refused(vocabulary):
+    with pytest.raises(InputError, match="no token for"):
+        without_bytes(vocabulary, [b"\n"])
+
+
 def test_a_budget_of_one_token_is_refused(vocabulary):
     with pytest.raises(InputError, match="2 tokens at least"):
         write_answer(vocabulary, "a", "chemicals", 1, min)

@@ -9,8 +9,11 @@ from llama_server import prompt_ids, serve, tokenize
 from tiny_llama import save_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.schema import InputError
+from data.schema import Document, InputError
 from eval.chat_template import read_template
+from eval.chats import Chat
+from eval.grounding.answer import grounding
+from eval.grounding.states import read_vocabulary
 from pipeline.base_model import find_packaged_smollm2, model_path, read_origin
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.model import load_tokenizer
@@ -85,3 +88,16 @@ def test_smollm2_is_read_as_llama_cpp_reads_it():
             assert tokenize(client, text) == tokenizer(text)["input_ids"]
         assert prompt_ids(client, messages) == tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert read_origin("smollm2-135m")["license"] == "apache-2.0"
+
+
+@real
+def test_smollm2_grounds_an_article_though_it_lacks_some_bytes():
+    tokenizer = load_tokenizer(model_path("smollm2-135m"))
+    vocabulary = read_vocabulary(tokenizer, read_template(tokenizer).end)
+    assert {0x04, 0xC0, 0xF1} <= vocabulary.missing
+    wanted = "- Naloxone\n- \u03b1-methyldopa (5-HT)"
+    article = "Naloxone reversed the tremor of \u03b1-methyldopa (5-HT) in rats; not \x04."
+    answer = grounding(vocabulary)(Chat(Document("d", article), ("chemicals",), ("",), (60,)), 0, ())
+    for token in [*tokenizer(wanted, add_special_tokens=False)["input_ids"], vocabulary.stop]:
+        assert token in answer.allowed()
+        answer.take(token)
