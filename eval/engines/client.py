@@ -62,11 +62,11 @@ def offers(server: Server, path: str) -> bool:
         raise InputError(f"{server.client.base_url} cannot be reached ({type(error).__name__}: {error})") from None
 
 
-def hold_all(hold: Callable[[Any], list[dict]], chats: Sequence[Any], workers: int) -> Iterator[list[dict]]:
+def run_concurrently(run: Callable[[Any], list[dict]], chats: Sequence[Any], workers: int) -> Iterator[list[dict]]:
     """The rows of each chat as it ends, `workers` chats at a time; the first failure stops all."""
     pool = ThreadPoolExecutor(workers)
     try:
-        for held in as_completed([pool.submit(hold, chat) for chat in chats]):
-            yield held.result()
+        for done in as_completed([pool.submit(run, chat) for chat in chats]):
+            yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,7 +1,7 @@
 """The decode loop of the transformers engine: greedy, over rows that leave as they finish and are replaced by waiting ones.
 
 The key-value cache is kept across the turns of a conversation, with the generated ids in it, never re-tokenised text.
-A row that ends its answer waits with its cache for its next question, and is seated again together with others.
+A row that ends its answer waits with its cache for its next question, and joins the batch again together with others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Decoding:
 
 
 @dataclass
-class Answer:
+class GeneratedAnswer:
     """What was generated for one turn, without the end token; `logprobs` are the model's own, before any grounding."""
 
     ids: list[int] = field(default_factory=list)
@@ -46,11 +46,11 @@ class Answer:
 
 
 @dataclass
-class Seat:
-    """A chat being held: its answers so far, the last of them in progress while `going`."""
+class ChatState:
+    """A chat in progress: its answers so far, the last of them in progress while `going`."""
 
     chat: Request
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[GeneratedAnswer] = field(default_factory=list)
     going: bool = False
     grounded: GroundedAnswer | None = None
 
@@ -75,7 +75,7 @@ class Seat:
         if decoding.ground:
             texts = [decode_text(decoding.tokenizer, answer.ids) for answer in self.answers]
             self.grounded = decoding.ground(self.chat.chat, turn, texts)
-        self.answers.append(Answer())
+        self.answers.append(GeneratedAnswer())
         self.going = True
         return (*unread, *self.chat.ids[turn])
 
@@ -116,23 +116,23 @@ def _out_of_memory(error: Exception) -> bool:
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)  # torch's words for it on a CPU
 
 
-class Table:
-    """The seats of the chats in progress and the batch of their rows: `seats[i]` is row i of `rows`."""
+class Scheduler:
+    """Runs chats in one batch that rows join and leave: `states[i]` is row i of `rows`."""
 
     def __init__(self, decoding: Decoding, most: int, openings: Openings):
         self.decoding, self.most, self.openings = decoding, most, openings
         self.opened: dict[tuple[str, ...], Rows] = {}  # a row that has read each opening
-        self.seats: list[Seat] = []
-        self.between: deque[tuple[list[Seat], Rows, list[int]]] = deque()  # those that wait for their next question
-        self.arriving: list[Seat] = []  # those that read it now
-        self.ended: list[Seat] = []  # those not handed on yet
+        self.states: list[ChatState] = []
+        self.between: deque[tuple[list[ChatState], Rows, list[int]]] = deque()  # those that wait for their next question
+        self.arriving: list[ChatState] = []  # those that read it now
+        self.ended: list[ChatState] = []  # those not handed on yet
         self.rows: Rows | None = None
         self.logits: torch.Tensor | None = None  # what each row says next
 
-    def hold(self, waiting: deque[Request]) -> Iterator[list[Seat]]:
+    def run(self, waiting: deque[Request]) -> Iterator[list[ChatState]]:
         """Takes chats from the left of `waiting`, the longest first, until none is left."""
         model = self.decoding.model
-        while waiting or self.between or self.seats:
+        while waiting or self.between or self.states:
             training = model.training
             model.eval()
             try:
@@ -147,34 +147,34 @@ class Table:
 
     def interrupted(self) -> list[Request]:
         """The chats in progress."""
-        between = itertools.chain(*(seats for seats, *_ in self.between))
-        return [seat.chat for seat in (*self.seats, *between, *self.arriving)]
+        between = itertools.chain(*(states for states, *_ in self.between))
+        return [state.chat for state in (*self.states, *between, *self.arriving)]
 
     def _fill(self, waiting: deque[Request]) -> None:
-        """Seats those between turns and those waiting, once half of the seats are free: merging copies every row's cache."""
+        """Adds those between turns and those waiting, once half of the batch is free: merging copies every row's cache."""
         longest = max(chat.positions for chat in (*self.interrupted(), *itertools.islice(waiting, 1)))
         places = max(1, min(self.most, self.decoding.batch_tokens // longest))
-        free = places - len(self.seats)
+        free = places - len(self.states)
         if free * 2 < places:
             return
-        parts = [Part(self.rows, range(len(self.seats)))] if self.rows else []
+        parts = [Part(self.rows, range(len(self.states)))] if self.rows else []
         while self.between and len(self.between[0][0]) <= free - len(self.arriving):
-            seats, rows, picked = self.between.popleft()
-            self.arriving += seats
-            parts.append(Part(rows, picked, [seat.ask(self.decoding) for seat in seats]))
-        claimed = len(self.arriving) + sum(len(seats) for seats, *_ in self.between)
-        fresh = [Seat(waiting.popleft()) for _ in range(min(free - claimed, len(waiting)))]
-        fresh.sort(key=lambda seat: seat.tasks)
+            states, rows, picked = self.between.popleft()
+            self.arriving += states
+            parts.append(Part(rows, picked, [state.ask(self.decoding) for state in states]))
+        reserved = len(self.arriving) + sum(len(states) for states, *_ in self.between)
+        fresh = [ChatState(waiting.popleft()) for _ in range(min(free - reserved, len(waiting)))]
+        fresh.sort(key=lambda state: state.tasks)
         self.arriving += fresh
-        for tasks, group in itertools.groupby(fresh, lambda seat: seat.tasks):
-            texts = [seat.ask(self.decoding)[len(self.openings[tasks]) :] for seat in group]
+        for tasks, group in itertools.groupby(fresh, lambda state: state.tasks):
+            texts = [state.ask(self.decoding)[len(self.openings[tasks]) :] for state in group]
             parts.append(Part(self._open(tasks), [0] * len(texts), texts))
         if not self.arriving:
             return
-        left = max(seat.left for seat in (*self.seats, *self.arriving))
+        left = max(state.left for state in (*self.states, *self.arriving))
         self.rows, said = merge(self.decoding.model, parts, left)
-        self.logits = torch.cat([self.logits, *said] if self.seats else said)
-        self.seats, self.arriving = self.seats + self.arriving, []
+        self.logits = torch.cat([self.logits, *said] if self.states else said)
+        self.states, self.arriving = self.states + self.arriving, []
 
     def _open(self, tasks: tuple[str, ...]) -> Rows:
         if tasks not in self.opened:
@@ -183,47 +183,47 @@ class Table:
         return self.opened[tasks]
 
     def _step(self) -> None:
-        """One token for every seat."""
-        grounded = [seat.grounded if seat.going else None for seat in self.seats]
+        """One token for every chat of the batch."""
+        grounded = [state.grounded if state.going else None for state in self.states]
         tokens, chances = choose(self.decoding, self.logits, grounded)
-        for seat, token, chance in zip(self.seats, tokens, chances, strict=True):
-            if seat.going:
-                seat.take(token, chance, self.decoding.stops)
-        stay = [row for row, seat in enumerate(self.seats) if seat.going]
-        if (len(self.seats) - len(stay)) * 4 >= len(self.seats):
+        for state, token, chance in zip(self.states, tokens, chances, strict=True):
+            if state.going:
+                state.take(token, chance, self.decoding.stops)
+        stay = [row for row, state in enumerate(self.states) if state.going]
+        if (len(self.states) - len(stay)) * 4 >= len(self.states):
             self._leave(stay)
             tokens = [tokens[row] for row in stay]
-        if self.seats:
-            self.logits = self.rows.read([[t] if s.going else [] for s, t in zip(self.seats, tokens, strict=True)])
+        if self.states:
+            self.logits = self.rows.read([[t] if s.going else [] for s, t in zip(self.states, tokens, strict=True)])
 
     def _leave(self, stay: Sequence[int]) -> None:
         """Lets the rows that are done go, together once they are a quarter: it copies the cache of all others."""
-        self.ended += [seat for seat in self.seats if seat.ended]
-        between = [row for row, seat in enumerate(self.seats) if not seat.going and not seat.ended]
+        self.ended += [state for state in self.states if state.ended]
+        between = [row for row, state in enumerate(self.states) if not state.going and not state.ended]
         if between:
-            self.between.append(([self.seats[row] for row in between], self.rows, between))
-        self.seats = [self.seats[row] for row in stay]
+            self.between.append(([self.states[row] for row in between], self.rows, between))
+        self.states = [self.states[row] for row in stay]
         self.rows = self.rows.take(stay) if stay else None
 
 
-def hold_chats(decoding: Decoding, chats: Sequence[Request], kind: type = Table) -> Iterator[list[Seat]]:
+def run_chats(decoding: Decoding, chats: Sequence[Request], kind: type = Scheduler) -> Iterator[list[ChatState]]:
     """Chats as they end, longest first. Where memory runs out, those in progress start again with half as many at a time."""
     waiting, most = deque(_longest_first(chats)), len(chats)
     alike = {chat.chat.tasks for chat in chats}
     openings = {tasks: common_opening([chat for chat in chats if chat.chat.tasks == tasks]) for tasks in alike}
     while waiting:
-        table = kind(decoding, most, openings)
+        scheduler = kind(decoding, most, openings)
         try:
-            yield from table.hold(waiting)
+            yield from scheduler.run(waiting)
         except (MemoryError, RuntimeError) as error:
-            started = table.interrupted()
+            started = scheduler.interrupted()
             if len(started) < 2 or not _out_of_memory(error):
                 raise
             most = len(started) // 2
             waiting = deque(_longest_first([*started, *waiting]))
-        if table.ended:
-            yield table.ended
-        del table  # with its tensors, before the next one takes as much
+        if scheduler.ended:
+            yield scheduler.ended
+        del scheduler  # with its tensors, before the next one takes as much
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ from data.schema import Document
 from eval.chat_template import read_template
 from eval.chats import Chat, Engine, Request, refuse_too_long
 from eval.completions import write_completions
-from eval.engines.decode_loop import Decoding, Seat, Table, decode_text, hold_chats
+from eval.engines.decode_loop import ChatState, Decoding, Scheduler, decode_text, run_chats
 from eval.engines.unsloth_generate import Calls, is_patched
 from eval.grounding.answer import grounding
 from eval.grounding.states import read_vocabulary
@@ -64,8 +64,8 @@ def transformers_engine(
         refuse_too_long(requests, min(positions, getattr(model, "max_seq_length", positions)))  # Unsloth cuts at the latter
         ground = grounding(read_vocabulary(tokenizer, template.end), listed_sides) if grounded else None
         decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer, template.end), batch_tokens, ground, logprobs)
-        for seats in hold_chats(decoding, requests, Calls if is_patched(model) else Table):
-            yield [row for seat in seats for row in _rows(decoding, seat)]
+        for states in run_chats(decoding, requests, Calls if is_patched(model) else Scheduler):
+            yield [row for state in states for row in _rows(decoding, state)]
 
     return answer
 
@@ -77,9 +77,9 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: in
     return frozenset({*configured} - {tokenizer.pad_token_id} | {end})
 
 
-def _rows(decoding: Decoding, seat: Seat) -> Iterator[dict]:
-    chat = seat.chat.chat
-    for task, answer in zip(chat.tasks, seat.answers, strict=True):
+def _rows(decoding: Decoding, state: ChatState) -> Iterator[dict]:
+    chat = state.chat.chat
+    for task, answer in zip(chat.tasks, state.answers, strict=True):
         text = decode_text(decoding.tokenizer, answer.ids)
         row = {"document": chat.document.id, "task": task, "completion": text, "finish": answer.finish}
         if decoding.logprobs:

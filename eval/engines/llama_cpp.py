@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from data.schema import InputError
 from eval.chat_template import ChatTemplate, Message, build_template, placeholder_messages
 from eval.chats import Chat, Engine, Request, refuse_too_long
-from eval.engines.client import Server, ask, hold_all, offers, open_server
+from eval.engines.client import Server, ask, offers, open_server, run_concurrently
 from eval.grounding.answer import Ground, GroundedAnswer, grounding
 from eval.grounding.states import Vocabulary, build_vocabulary, read_vocabulary
 
@@ -75,7 +75,7 @@ def llama_cpp_engine(
             template = read_server_template(server)
             requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
             refuse_too_long(requests, ask(server, "GET", "/props")["default_generation_settings"]["n_ctx"])
-            yield from hold_all(lambda one: _hold(llama, one), requests, parallel)
+            yield from run_concurrently(lambda one: _run_chat(llama, one), requests, parallel)
 
     return answer
 
@@ -117,7 +117,7 @@ def read_server_template(server: Server) -> ChatTemplate:
     return build_template(render, encode, special)
 
 
-def _hold(llama: Llama, one: Request) -> list[dict]:
+def _run_chat(llama: Llama, one: Request) -> list[dict]:
     read, rows = [], []
     for turn, (task, budget) in enumerate(zip(one.chat.tasks, one.chat.budgets, strict=True)):
         read += one.ids[turn]

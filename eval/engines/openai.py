@@ -16,7 +16,7 @@ from functools import partial
 from data.prompts import SYSTEM
 from data.schema import InputError
 from eval.chats import Chat, Engine
-from eval.engines.client import Server, ask, hold_all, offers, open_server
+from eval.engines.client import Server, ask, offers, open_server, run_concurrently
 from eval.grounding.grammar import lark_grammar
 
 # Special tokens of the usual families: <|...|>, <s>, <end_of_turn>, [INST]. The server does not say which ones it knows.
@@ -62,7 +62,7 @@ def openai_engine(
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         with connect() as server:
             served = Served(server, name, grounded, logprobs)
-            yield from hold_all(lambda chat: _answer_chat(served, chat), chats, concurrency)
+            yield from run_concurrently(lambda chat: _answer_chat(served, chat), chats, concurrency)
 
     return answer
 

@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from eval.chats import Request
-from eval.engines.decode_loop import Decoding, Openings, Seat, choose
+from eval.engines.decode_loop import ChatState, Decoding, Openings, choose
 
 
 def is_patched(model: torch.nn.Module) -> bool:
@@ -23,54 +23,54 @@ def is_patched(model: torch.nn.Module) -> bool:
 
 
 class Calls:
-    """One call of `generate` a turn, for chats of the same tasks; what `Table` is to a model with a forward to drive."""
+    """One call of `generate` a turn, for chats of the same tasks; what `Scheduler` is to a model with a forward to drive."""
 
     def __init__(self, decoding: Decoding, most: int, openings: Openings):
         self.decoding, self.most = decoding, most
-        self.seats: list[Seat] = []
-        self.ended: list[Seat] = []
+        self.states: list[ChatState] = []
+        self.ended: list[ChatState] = []
 
-    def hold(self, waiting: deque[Request]) -> Iterator[list[Seat]]:
+    def run(self, waiting: deque[Request]) -> Iterator[list[ChatState]]:
         while waiting:
             places = max(1, min(self.most, self.decoding.batch_tokens // waiting[0].positions))
             tasks = waiting[0].chat.tasks
-            while waiting and len(self.seats) < places and waiting[0].chat.tasks == tasks:
-                self.seats.append(Seat(waiting.popleft()))
+            while waiting and len(self.states) < places and waiting[0].chat.tasks == tasks:
+                self.states.append(ChatState(waiting.popleft()))
             for _ in tasks:
-                self._answer([seat.read(self.decoding) for seat in self.seats])
-            ended, self.seats = self.seats, []
+                self._answer([state.read(self.decoding) for state in self.states])
+            ended, self.states = self.states, []
             yield ended
 
     def interrupted(self) -> list[Request]:
-        return [seat.chat for seat in self.seats]
+        return [state.chat for state in self.states]
 
     def _answer(self, read: Sequence[Sequence[int]]) -> None:
-        """One turn of all seats, whose ids so far are `read`."""
+        """One turn of all chats, whose ids so far are `read`."""
         width, device = max(map(len, read)), self.decoding.model.device
         self.decoding.model.generate(
             input_ids=torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in read], device=device),
             attention_mask=torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in read], device=device),
-            max_new_tokens=1 + max(seat.left for seat in self.seats),
+            max_new_tokens=1 + max(state.left for state in self.states),
             do_sample=False,
             eos_token_id=sorted(self.decoding.stops),
             pad_token_id=min(self.decoding.stops),
-            logits_processor=LogitsProcessorList([Follow(self.decoding, self.seats)]),
+            logits_processor=LogitsProcessorList([Follow(self.decoding, self.states)]),
         )
 
 
 class Follow(LogitsProcessor):
     """Chooses each row's token and leaves `generate` no other; a row that is done is made to end."""
 
-    def __init__(self, decoding: Decoding, seats: Sequence[Seat]):
-        self.decoding, self.seats = decoding, seats
+    def __init__(self, decoding: Decoding, states: Sequence[ChatState]):
+        self.decoding, self.states = decoding, states
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        grounded = [seat.grounded if seat.going else None for seat in self.seats]
+        grounded = [state.grounded if state.going else None for state in self.states]
         tokens, chances = choose(self.decoding, scores, grounded)
         only = torch.full_like(scores, -torch.inf)
-        for row, seat in enumerate(self.seats):
-            token = tokens[row] if seat.going else min(self.decoding.stops)
-            if seat.going:
-                seat.take(token, chances[row], self.decoding.stops)
+        for row, state in enumerate(self.states):
+            token = tokens[row] if state.going else min(self.decoding.stops)
+            if state.going:
+                state.take(token, chances[row], self.decoding.stops)
             only[row, token] = 0
         return only

@@ -21,7 +21,7 @@ from eval.chat_template import read_template
 from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines import vllm as engine_vllm
-from eval.engines.client import Server, ask, hold_all, open_server
+from eval.engines.client import Server, ask, open_server, run_concurrently
 from eval.engines.huggingface import complete
 from eval.engines.llama_cpp import read_gguf_vocabulary, read_server_template
 from eval.engines.open import open_engine
@@ -201,7 +201,7 @@ def test_the_first_failure_stops_the_other_chats():
         return [{"chat": chat}]
 
     with pytest.raises(ConnectionError):
-        list(hold_all(hold, range(1000), 2))
+        list(run_concurrently(hold, range(1000), 2))
     assert len(started) < 1000
 
 
