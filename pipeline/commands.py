@@ -89,7 +89,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path)
-    parser.add_argument("--split", default="test", choices=("validation", "test"))
+    parser.add_argument("--split", choices=("validation", "test"), help="default: test")
     parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
     parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
     parser.add_argument("--engine", choices=ENGINES, default="transformers")
@@ -317,9 +317,43 @@ def read_settings(options: argparse.Namespace) -> Settings:
 
 
 def evaluate_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.evaluate_variant import evaluate_again
+    from pipeline.evaluate_variant import cut_to_precision, evaluate_cases, evaluate_variant
+    from pipeline.run_folder import read_run, require_stage
+    from pipeline.variant import Variant
 
-    return evaluate_again(options)
+    run = read_run(options.run)
+    require_stage(run, "train")
+    own = options.engine == "transformers" and options.model is None
+    variant = Variant(
+        engine=options.engine,
+        model=options.model,
+        grounded=options.grounded or run.settings.eval.grounded,
+        listed_sides=options.listed_sides,
+        logprobs=options.min_precision is not None or own and run.settings.eval.logprobs,
+    )
+    refuse_together(options, variant.grounded)
+    if options.cases:
+        return evaluate_cases(run, variant)
+    split = options.split or "test"
+    if options.min_precision is not None:
+        return cut_to_precision(run, split, variant, options.min_precision)
+    return evaluate_variant(run, split, variant, markdown=options.markdown)
+
+
+def refuse_together(options: argparse.Namespace, grounded: bool) -> None:
+    """Raises InputError for flags of which one would do nothing beside the other."""
+    from data.schema import InputError
+
+    if options.listed_sides and not grounded:
+        raise InputError("--listed-sides: only with --grounded")
+    if options.listed_sides and options.engine in ("openai", "vllm"):
+        raise InputError(f"--listed-sides: --engine {options.engine} cannot hold relations to listed names; use llama.cpp")
+    given = {"--cases": options.cases, "--min-precision": options.min_precision is not None, "--markdown": options.markdown}
+    both = [name for name, value in given.items() if value]
+    if len(both) > 1:
+        raise InputError(f"{both[0]} and {both[1]}: give one of them")
+    if options.cases and options.split:
+        raise InputError("--cases and --split: the five cases are of no split; give one of them")
 
 
 def extract_command(options: argparse.Namespace) -> Outcome:

@@ -22,36 +22,28 @@ from eval.scoring.metrics import score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
 from eval.scoring.score import Scored, match_answers
 from pipeline.run_folder import RunFolder
+from pipeline.variant import Variant, ask_variant, variant_folder
 
 
-def evaluate_split(run: RunFolder, name: str, adapter: Path | None, out: Path) -> dict:
-    """Everything about the adapter's, or the untuned model's, answers to one split, in `out`. Returns F1 by task."""
+def evaluate_split(run: RunFolder, name: str, variant: Variant) -> Path:
+    """Asks the variant for its answers to one split, and computes all that is computed of them. Returns their folder."""
     documents = read_split_folder(run.path / "data")[name]
-    generate(run, documents, adapter, out / "completions.jsonl")
-    return score_completions(run, name, documents, out, f"{run.path.name}: {name}" + ("" if adapter else ", untuned model"))
+    out = run.path / "eval" / name / variant_folder(run, variant)
+    ask_variant(run, variant, documents, out / "completions.jsonl")
+    what = "/".join([name, *out.relative_to(run.path / "eval" / name).parts])
+    title = f"{run.path.name}: {name}, untuned model" if variant.untuned else f"{run.path.name}: {what}"
+    score_completions(run, name, documents, out, title)
+    return out
 
 
-def generate(run: RunFolder, documents: Sequence[Document], adapter: Path | None, path: Path) -> None:
-    from eval.engines.huggingface import complete
-    from pipeline.model import load_model, load_tokenizer, model_path
-
-    settings = run.settings
-    source = adapter or model_path(settings.model.name)
-    complete(
-        load_model(settings, adapter=adapter),
-        load_tokenizer(source, None if adapter else settings.model.revision),
-        documents,
-        path,
-        layout=settings.train.layout,
-        max_new_tokens=settings.eval.max_new_tokens or run.manifest["max_new_tokens"],
-        batch_tokens=settings.eval.batch_tokens,
-        grounded=settings.eval.grounded,
-        logprobs=settings.eval.logprobs and adapter is not None,
-    )
+def read_f1(out: Path) -> dict[str, float]:
+    """F1 by task of an evaluation's folder."""
+    tasks = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tasks"]
+    return {task: round(figures["f1"], 4) for task, figures in tasks.items()}
 
 
-def score_completions(run: RunFolder, name: str, documents: Sequence[Document], out: Path, title: str) -> dict:
-    """From completions.jsonl in `out` to everything that is computed of it. Returns F1 by task."""
+def score_completions(run: RunFolder, name: str, documents: Sequence[Document], out: Path, title: str) -> None:
+    """From completions.jsonl in `out` to everything that is computed of it."""
     train = read_split_folder(run.path / "data")["train"]
     rows = [row for _, row in read_jsonl(out / "completions.jsonl")]
     predictions = parse_completions(rows)
@@ -64,7 +56,7 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     metrics["official"] = score_officially(documents, out)
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":
-        metrics["confidence"], confidences = calibrate_on_validation(run, scored, rows)
+        metrics["confidence"], confidences = calibrate_on_validation(run, scored, rows, out)
     write_json(out / "metrics.json", metrics)
     asked = describe_provenance(out / "provenance.json") or [f"model {run.settings.model.name}"]
     notes = [*asked, f"data sha256 {run.manifest['data_sha256'][:12]}"]
@@ -72,7 +64,6 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     head = f"# {escape_markdown(title)}\n\n{escape_markdown('; '.join(notes))}"
     write_text(out / "report.md", f"{head}\n\n{render_markdown(metrics)}")
     write_report(out / "report.html", **report, title=title, notes=notes)
-    return {task: round(figures["f1"], 4) for task, figures in metrics["tasks"].items()}
 
 
 def write_names_as_offsets(documents: Sequence[Document], predictions: Predictions, path: Path) -> None:
@@ -98,9 +89,14 @@ def read_base_model(run: RunFolder, name: str, out: Path) -> dict:
     return {"base_model": json.loads(path.read_text(encoding="utf-8"))["tasks"]}
 
 
-def calibrate_on_validation(run: RunFolder, scored: Scored, rows: Sequence[dict]) -> tuple[dict | None, Confidences | None]:
-    """The confidence section, and each test item's chance of being right; None where validation was not evaluated likewise."""
-    path = run.path / "eval" / "validation" / "completions.jsonl"
+def calibrate_on_validation(
+    run: RunFolder, scored: Scored, rows: Sequence[dict], out: Path
+) -> tuple[dict | None, Confidences | None]:
+    """The confidence section, and each test item's chance of being right; None where validation was not evaluated likewise.
+
+    `out`: the folder of the test answers; those of validation stand in the folder of the same variant.
+    """
+    path = run.path / "eval" / "validation" / out.relative_to(run.path / "eval" / "test") / "completions.jsonl"
     known = [row for _, row in read_jsonl(path)] if path.exists() else []
     if not known or not all("logprobs" in row for row in known):
         return None, None

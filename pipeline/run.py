@@ -17,9 +17,10 @@ from data.readers.rows import document_rows
 from data.schema import SPLITS, InputError, document_to_json
 from data.split import read_split_folder, split_documents
 from pipeline.config import Explicit, Settings, apply_settings, write_settings
-from pipeline.evaluate_split import evaluate_split
+from pipeline.evaluate_split import evaluate_split, read_f1
 from pipeline.lock import lock_run
 from pipeline.run_folder import RunFolder, hash_adapter, open_run, read_run, refuse_foreign, require_adapter
+from pipeline.variant import require_budgets, run_variant
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
@@ -141,6 +142,7 @@ def plan_run(run: RunFolder) -> dict:
     budgets = answer_budgets(tokenizer, split["train"])
     if settings.eval.max_new_tokens:
         budgets = dict.fromkeys(budgets, settings.eval.max_new_tokens)
+    require_budgets(budgets, [*split["validation"], *split["test"]])
     encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
     plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
     run.settings = plan.settings
@@ -158,7 +160,7 @@ def evaluate_base(run: RunFolder) -> dict:
     """The untuned model's score on test, for the adapter's to be compared with."""
     if not run.settings.eval.base_model:
         return {"skipped": "eval.base_model=false"}
-    return {"test": evaluate_split(run, "test", None, run.path / "eval" / "test" / "base")}
+    return {"test": read_f1(evaluate_split(run, "test", run_variant(run.settings, untuned=True)))}
 
 
 def train_run(run: RunFolder) -> dict:
@@ -188,8 +190,8 @@ def train_run(run: RunFolder) -> dict:
 
 def evaluate_run(run: RunFolder) -> dict:
     """The adapter's scores and report, on each split that the settings name; validation first, which calibrates test."""
-    adapter, splits = run.path / "adapter", sorted(run.settings.eval.splits, reverse=True)
-    scores = {name: evaluate_split(run, name, adapter, run.path / "eval" / name) for name in splits}
+    splits, variant = sorted(run.settings.eval.splits, reverse=True), run_variant(run.settings)
+    scores = {name: read_f1(evaluate_split(run, name, variant)) for name in splits}
     if "wandb" in run.manifest and "test" in scores:
         from pipeline.training.tracking import log_evaluation, start_tracking
 
