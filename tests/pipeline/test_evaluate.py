@@ -1,0 +1,209 @@
+"""`medner evaluate` with each flag, on a run whose adapter has fixed weights; answers never stand under another's name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixed_run import make_run, save_adapter
+
+from data.files import read_jsonl
+from data.schema import TASKS
+from pipeline.cli import main
+from pipeline.export.gguf import convert_to_gguf
+from pipeline.export.merge import merge_adapter
+from pipeline.model import TINY
+from pipeline.run_folder import read_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def run(made, tmp_path) -> Path:
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def evaluate(run: Path, *flags: str) -> int:
+    return main(["evaluate", str(run), *map(str, flags)])
+
+
+def refused(capsys, run: Path, *flags: str) -> str:
+    """The one line with which the command refuses."""
+    capsys.readouterr()
+    assert evaluate(run, *flags) == 2
+    out, err = capsys.readouterr()
+    assert not out and 1 <= err.count("\n") <= 2, err
+    return err
+
+
+def provenance(folder: Path) -> dict:
+    return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+
+
+def forbid_loading(monkeypatch) -> None:
+    def load(*arguments, **settings):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("pipeline.model.load_model", load)
+
+
+def test_answers_say_what_produced_them_and_are_asked_once(run, monkeypatch, capsys):
+    assert evaluate(run, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["documents"] == 3
+    said = provenance(run / "eval" / "test")
+    assert said["engine"] == "transformers" and said["model"] == "tiny" and not said["grounded"]
+    assert said["layout"] == "conversation" and len(said["adapter_sha256"]) == len(said["prompts_sha256"]) == 64
+    forbid_loading(monkeypatch)
+    before = (run / "eval/test/completions.jsonl").read_bytes()
+    assert evaluate(run) == 0 and (run / "eval/test/completions.jsonl").read_bytes() == before
+
+
+def test_old_answers_are_refused_with_the_way_out(run, monkeypatch, capsys):
+    assert evaluate(run) == 0
+    path, forbidden = run / "eval/test/completions.jsonl", run / "eval/test/provenance.json"
+    before, kept = path.read_bytes(), forbidden.read_text(encoding="utf-8")
+    forbid_loading(monkeypatch)
+    forbidden.unlink()
+    said = refused(capsys, run)
+    assert "nothing says what produced these answers" in said and f"delete {path.parent}" in said
+    forbidden.write_text(kept.replace('"adapter_sha256": "', '"adapter_sha256": "f'), encoding="utf-8")
+    assert "another variant: adapter_sha256" in refused(capsys, run)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_grounded_answers_have_a_folder_and_a_calibration_of_their_own(run, capsys):
+    for split in ("validation", "test"):
+        assert evaluate(run, "--split", split, "--grounded") == 0
+    metrics = json.loads((run / "eval/test/grounded/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["rates"]["ungrounded"] == 0 and metrics["confidence"] is not None
+    assert not (run / "eval/validation/completions.jsonl").exists()
+    assert evaluate(run, "--grounded", "--listed-sides", "--markdown") == 0
+    assert capsys.readouterr().out.count("with perfect lists, recall could reach 100.0%") == 1
+    assert provenance(run / "eval/test/grounded-listed")["listed_sides"]
+
+
+@pytest.mark.slow
+def test_min_precision_asks_the_variant_that_it_is_given_with(run, capsys):
+    assert evaluate(run, "--grounded", "--min-precision", "0.5") == 0
+    assert "thresholds from 3 validation articles" in capsys.readouterr().out
+    assert (run / "eval/test/grounded/min-precision-0.5/metrics.json").exists()
+    assert provenance(run / "eval/validation/grounded")["logprobs"]
+    assert not (run / "eval/test/completions.jsonl").exists()
+
+
+def test_two_models_of_one_name_never_share_answers(run, tmp_path, capsys):
+    """`a/x.gguf` and `b/x.gguf`, and the same file after it was made anew."""
+    merged = merge_adapter(TINY, run / "adapter", tmp_path / "merged")
+    first = convert_to_gguf(merged, tmp_path / "a" / "x.gguf", "f16", {})
+    second = convert_to_gguf(merged, tmp_path / "b" / "x.gguf", "q8_0", {})
+    for path in (first, second, first):
+        assert evaluate(run, "--engine", "llama.cpp", "--model", path) == 0
+    folders = sorted(path.parent for path in run.glob("eval/test/llama.cpp-x-*/completions.jsonl"))
+    assert len(folders) == 2
+    assert len({provenance(folder)["sha256"] for folder in folders}) == 2
+    first.write_bytes(second.read_bytes())
+    assert evaluate(run, "--engine", "llama.cpp", "--model", first) == 0
+    assert len(list(run.glob("eval/test/llama.cpp-x-*"))) == 2  # the second one's weights: its answers
+
+
+def test_a_models_folder_is_told_by_its_weights(run, tmp_path, monkeypatch):
+    merged = merge_adapter(TINY, run / "adapter", tmp_path / "merged")
+    assert evaluate(run, "--model", merged) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("eval.engines.open.open_engine", None)
+        assert evaluate(run, "--model", merged) == 0, "nothing was left to ask, and a model was opened"
+    again = shutil.copytree(run, tmp_path / "again")
+    save_adapter(read_run(again), seed=2)
+    merge_adapter(TINY, again / "adapter", merged)
+    assert evaluate(run, "--model", merged) == 0
+    assert len(list(run.glob("eval/test/transformers-merged-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "flags", "message"),
+    [
+        ("cut", [], "adapter_model.safetensors"),
+        ("gone", [], "adapter_model.safetensors: "),
+        ("garbage", ["--engine", "llama.cpp", "--model", "{garbage}"], "garbage.gguf: not a GGUF file"),
+        ("garbage", ["--engine", "llama.cpp", "--model", "{folder}/none.gguf"], "none.gguf: no such GGUF file"),
+        ("garbage", ["--engine", "llama.cpp"], "say which with --model"),
+        ("garbage", ["--engine", "vllm"], "vllm is not installed"),
+        ("garbage", ["--engine", "openai"], "say which with --model"),
+        ("garbage", ["--engine", "openai", "--model", "http://127.0.0.1:9"], "cannot be reached"),
+        ("garbage", ["--model", "{folder}/none"], "no config.json"),
+    ],
+)
+def test_what_cannot_answer_is_refused_before_anything_is_loaded(fault, flags, message, run, tmp_path, monkeypatch, capsys):
+    forbid_loading(monkeypatch)
+    adapter, garbage = run / "adapter/adapter_model.safetensors", tmp_path / "garbage.gguf"
+    garbage.write_bytes(b"nothing of the kind")
+    if fault == "cut":
+        adapter.write_bytes(adapter.read_bytes()[:5000])
+    if fault == "gone":
+        adapter.unlink()
+    said = refused(capsys, run, *(flag.format(garbage=garbage, folder=tmp_path) for flag in flags))
+    assert message in said and not (run / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--listed-sides"], "only with --grounded"),
+        (["--cases", "--min-precision", "0.9"], "give one of them"),
+        (["--cases", "--split", "test"], "of no split"),
+        (["--min-precision", "0.9", "--markdown"], "give one of them"),
+        (["--min-precision", "0.9", "--split", "validation"], "use --split test"),
+        (["--min-precision", "1.5"], "between 0 and 1"),
+        (["--grounded", "--listed-sides", "--engine", "openai", "--model", "http://127.0.0.1:9"], "cannot hold relations"),
+    ],
+)
+def test_flags_of_which_one_would_do_nothing_are_refused(flags, message, run, capsys):
+    assert message in refused(capsys, run, *flags)
+
+
+def test_cases_are_asked_as_the_adapter_was_trained(run, monkeypatch):
+    asked = []
+
+    def note(run, variant, chats):
+        asked.extend(chats)
+        return lambda chats: (
+            [{"document": chat.document.id, "task": task, "completion": "-", "finish": "stop"} for task in chat.tasks]
+            for chat in chats
+        )
+
+    monkeypatch.setattr("pipeline.variant.open_variant", note)
+    assert evaluate(run, "--cases") == 1
+    assert {chat.tasks for chat in asked} == {TASKS}
+
+
+def test_a_task_that_train_lacks_is_told_with_a_cure(run, capsys):
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["max_new_tokens"]["relations"]
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert f"medner evaluate {run}" in refused(capsys, run, "--cases")
+
+
+def test_an_article_that_is_too_long_is_named_before_anything_is_loaded(run, monkeypatch, capsys):
+    forbid_loading(monkeypatch)
+    rows = [row for _, row in read_jsonl(run / "data/documents.jsonl")]
+    rows[-1]["text"] = "word " * 3000
+    (run / "data/documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert f"document {rows[-1]['id']} needs" in refused(capsys, run)
+
+
+def test_a_second_evaluation_of_one_folder_is_refused(run, capsys):
+    from eval.completions import locked
+
+    (run / "eval/test").mkdir(parents=True)
+    with locked(run / "eval/test/completions.jsonl"):
+        code = "import sys; from pipeline.cli import main; sys.exit(main(['evaluate', sys.argv[1]]))"
+        done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert done.returncode == 2 and "another process is writing these answers" in done.stderr
