@@ -273,9 +273,8 @@ def export_command(options: argparse.Namespace) -> Outcome:
     facts = export_run(run, options.gguf, options.merged)
     run.manifest["stages"]["export"] = run.manifest["stages"].get("export", {"seconds": 0}) | facts
     run.save()
-    lines = [f"{name}: {'passed' if one['passed'] else 'FAILED'}, {one['exact']:.1%} of answers to the letter the adapter's"
-             for name, one in facts["parity"].items()]  # fmt: skip
-    return facts, "\n".join([*lines, f"serve it: {facts['llama_server']}", f"everything is in {run.path / 'export'}"]), 0
+    shown = f"{render_export(run.path, facts)}\neverything is in {run.path / 'export'}"
+    return facts, shown, int(not facts["passed"])
 
 
 def push_command(options: argparse.Namespace) -> Outcome:

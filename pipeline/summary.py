@@ -26,8 +26,9 @@ def render_run(summary: Mapping) -> str:
     shown = [name for name in ("test", *metrics) if name in metrics][:1]
     others = [f"{name}: micro F1 {100 * metrics[name]['micro']['f1']:.1f}" for name in metrics if name not in shown]
     times = ", ".join(f"{name} {stage['seconds']:.0f} s" for name, stage in stages.items())
+    exported = [render_export(Path(summary["run"]), stages["export"])] if "passed" in stages.get("export", {}) else []
     where = f"{times}\neverything is in {Path(summary['run'])}"
-    return join_blocks([*(render_metrics(metrics[name], name) for name in shown), *others, where])
+    return join_blocks([*(render_metrics(metrics[name], name) for name in shown), *others, *exported, where])
 
 
 def render_metrics(metrics: Mapping, title: str = "scores") -> str:
@@ -36,3 +37,12 @@ def render_metrics(metrics: Mapping, title: str = "scores") -> str:
     (failed,) = rates(metrics)
     first = replace(first, title=f"{title}: {first.title}").only("F1", "precision", "recall", "gold", "exact")
     return join_blocks(map(as_text, (first, *more, failed)))
+
+
+def render_export(run: Path, facts: Mapping) -> str:
+    """What was exported and whether it answers as the adapter does, and the command that serves it."""
+    from pipeline.export.parity import render_parity
+
+    parity = json.loads((run / "export" / "parity.json").read_text(encoding="utf-8"))
+    serve = [f"serve it: {facts['llama_server']}"] if facts["llama_server"] else []
+    return "\n".join([render_parity(parity), *serve])

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.schema import InputError
 from pipeline.export.whole_files import require_space, whole_folder
+from pipeline.weights import ADAPTER, hash_file
 
 if TYPE_CHECKING:
     import torch
@@ -27,15 +27,15 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 PREFIX = "base_model.model."
 
 
-def merge_adapter(base: str | Path, adapter: Path, out: Path) -> Path:
+def merge_adapter(base: str | Path, adapter: Path, out: Path, revision: str | None = None) -> Path:
     """Merge `adapter` into `base` and write the whole model to `out`; the base's number type is kept.
 
-    A finished merge of the same two is kept as it is. Raises InputError for a base or an adapter that cannot be merged so,
+    `revision`: of the base on the Hub. A finished merge of the same two is kept as it is. Raises InputError for a base or an adapter that cannot be merged so,
     RuntimeError where the disk has no room.
     """
     settings = read_adapter_settings(adapter)
-    base = find_base(base)
-    source = {"base": str(base), "adapter_sha256": _sha256(adapter / "adapter_model.safetensors")}
+    base = find_base(base, revision)
+    source = {"base": str(base), "adapter_sha256": hash_file(adapter / ADAPTER)}
     if _read_json(out / "merge.json") == source:
         return out
     shards = find_shards(base)
@@ -47,11 +47,11 @@ def merge_adapter(base: str | Path, adapter: Path, out: Path) -> Path:
     return out
 
 
-def find_base(base: str | Path) -> Path:
+def find_base(base: str | Path, revision: str | None = None) -> Path:
     """The folder of the base's 16-bit weights: `base` itself, or what the Hub client has or fetches under that id."""
     folder = Path(base)
     if not (folder / "config.json").exists():
-        folder = _download_base(str(base))
+        folder = _download_base(str(base), revision)
     if "quantization_config" in (_read_json(folder / "config.json") or {}):
         raise InputError(
             f"{base}: this base is quantised and an adapter cannot be merged into it. "
@@ -60,13 +60,13 @@ def find_base(base: str | Path) -> Path:
     return folder
 
 
-def _download_base(repo: str) -> Path:
+def _download_base(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         wanted = ["config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json"]
-        return Path(snapshot_download(repo, allow_patterns=wanted, ignore_patterns=["original/*"]))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=["original/*"]))
     except HFValidationError as error:
         raise InputError(f"{repo}: neither a folder with a config.json nor a Hub repository's id (USER/NAME).") from error
     except HfHubHTTPError as error:
@@ -192,11 +192,6 @@ def _copy_settings(base: Path, adapter: Path, out: Path) -> None:
     # The base samples at temperature 0.6; lists are read greedily, and servers take this file's word for it.
     kept = {key: value for key, value in generation.items() if key.endswith("token_id")}
     (out / "generation_config.json").write_text(json.dumps({**kept, "do_sample": False}, indent=2) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> dict | None:

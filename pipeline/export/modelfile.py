@@ -15,6 +15,7 @@ from data.files import write_text
 from data.schema import InputError
 
 # Ollama's own defaults sample and punish repetition; a list of names repeats words.
+MOST_CONTEXT = 8192  # keys and values of 131,072 positions would take a 3B model 15 GB
 GREEDY = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "seed": 0}
 SYSTEM, USER, ANSWER, AGAIN = "<system>", "<user>", "<answer>", "<again>"  # stand for the messages' texts
 
@@ -77,6 +78,12 @@ def render_chat(chat_template: str, messages: Sequence[dict[str, str]], bos: str
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(chat_template).render(messages=list(messages), bos_token=bos, add_generation_prompt=True)
+
+
+def served_context(model: Path, least: int = 0) -> int:
+    """The positions that servers are told to keep: the model's, up to 8,192, which hold any abstract; `least`: the run's own."""
+    positions = json.loads((model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    return min(positions, max(MOST_CONTEXT, least))
 
 
 def server_command(gguf: str | Path, context: int, answer_tokens: int) -> str:

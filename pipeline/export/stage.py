@@ -7,33 +7,47 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.schema import Document
 from data.split import read_split_folder
 from pipeline.base_model import model_path, read_origin
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
-from pipeline.export.modelfile import server_command, write_modelfile
+from pipeline.export.modelfile import served_context, server_command, write_modelfile
 from pipeline.export.names import default_name
 from pipeline.export.parity import check_parity
 from pipeline.export.quantise import MOSTLY, convert_with_checkout, quantise_gguf
 from pipeline.model import load_tokenizer
 from pipeline.run_folder import RunFolder
+from pipeline.variant import ask_variant, run_variant
+from pipeline.weights import hash_own_adapter
 
 
 def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool) -> dict:
-    """Write export/ and check it. What exists already is kept, so an interrupted export goes on."""
-    folder = run.path / "export"
-    adapter = run.path / "adapter"
+    """Write export/ and check it. What exists already is kept, so an interrupted export goes on, and a later one adds to it."""
+    folder, adapter = run.path / "export", run.path / "adapter"
+    hash_own_adapter(run)
     settings = json.loads((adapter / "medner.json").read_text(encoding="utf-8"))
-    merged = merge_adapter(model_path(run.settings.model.name), adapter, folder / "merged")
+    documents = read_split_folder(run.path / "data")["validation"]
+    answers = run.path / "eval" / "validation" / "completions.jsonl"
+    ask_variant(run, run_variant(run.settings), documents, answers)  # what the evaluation has not asked
+    keep_merged = keep_merged or "merged" in read_compared(folder)
+    merged = merge_adapter(model_path(run.settings.model.name), adapter, folder / "merged", run.settings.model.revision)
     ggufs = [make_gguf(run, merged, folder, quant) for quant in quants]
     context = run.settings.model.max_length + sum(settings["max_new_tokens"].values())
-    commands = describe_servers(ggufs, folder, adapter, settings, context)
-    parity = check_export(run, merged if keep_merged else None, ggufs, context)
+    command = describe_servers(sorted(folder.glob("*.gguf")), folder, adapter, settings, served_context(merged, context))
+    parity = check_export(run, documents, merged if keep_merged else None, ggufs, context)
     if not keep_merged:
         shutil.rmtree(merged)
     models = parity["models"].items()
     figures = {name: {"passed": model["passed"], "exact": model["exact_completions"]} for name, model in models}
-    return {"files": [path.name for path in ggufs], "parity": figures, "passed": parity["passed"], "llama_server": commands}
+    files = [name for name in parity["models"] if name != "merged"]
+    return {"files": files, "parity": figures, "passed": parity["passed"], "llama_server": command}
+
+
+def read_compared(folder: Path) -> dict:
+    """The models of an earlier parity.json."""
+    path = folder / "parity.json"
+    return json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
 
 
 def make_gguf(run: RunFolder, merged: Path, folder: Path, quant: str) -> Path:
@@ -100,9 +114,10 @@ def describe_servers(ggufs: Sequence[Path], folder: Path, adapter: Path, setting
     return server_command(smallest.name, context, answer)
 
 
-def check_export(run: RunFolder, merged: Path | None, ggufs: Sequence[Path], context: int) -> dict:
-    """parity.json: the adapter's answers to validation documents against those of each exported model."""
-    documents = read_split_folder(run.path / "data")["validation"][: run.settings.export.parity_documents]
+def check_export(
+    run: RunFolder, documents: Sequence[Document], merged: Path | None, ggufs: Sequence[Path], context: int
+) -> dict:
+    """parity.json: the adapter's answers to all validation documents against those of each exported model."""
     return check_parity(
         documents,
         run.path / "eval" / "validation" / "completions.jsonl",
@@ -115,4 +130,5 @@ def check_export(run: RunFolder, merged: Path | None, ggufs: Sequence[Path], con
         context=context,
         batch_tokens=run.settings.eval.batch_tokens,
         grounded=run.settings.eval.grounded,
+        adapter_in_4bit=bool(run.settings.model.load_in_4bit),
     )
