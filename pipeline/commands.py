@@ -166,11 +166,18 @@ def run_command(options: argparse.Namespace) -> Outcome:
         if options.repo or settings.publish.repo:
             check_name(options.repo or settings.publish.repo, settings.model.name)
     result, text, code = do_job(options, until=None)
+    if options.push and code and not options.force:
+        hint = f"not pushed: an export failed its parity check; push it all the same: {push_anyway(options)}"
+        return result, f"{text}\n{hint}", code
     if not options.push:
         return result, text, code
     options.run = options.out
     pushed, address, code = alone(push_command)(options)
     return result | pushed, f"{text}\n{address}", code
+
+
+def push_anyway(options: argparse.Namespace) -> str:
+    return f"medner push {options.out} --force" + (f" --repo {options.repo}" if options.repo else "")
 
 
 def train_command(options: argparse.Namespace) -> Outcome:
@@ -185,9 +192,11 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
     explicit = resolve_explicit(options.preset, options.config, options.assignments)
     if options.data:
         explicit["data.file"] = options.data
+    if getattr(options, "repo", None):
+        explicit["publish.repo"] = options.repo  # checkpoints go there while training goes on
     run = run_job(options.out, explicit, fresh=options.fresh, until=until)
     summary = summarise(run)
-    return summary, render_run(summary), 0
+    return summary, render_run(summary), int(not summary["stages"].get("export", {}).get("passed", True))
 
 
 def settings_command(options: argparse.Namespace) -> Outcome:
@@ -267,6 +276,7 @@ def compare_command(options: argparse.Namespace) -> Outcome:
 def export_command(options: argparse.Namespace) -> Outcome:
     from pipeline.export.stage import export_run
     from pipeline.run_folder import read_run, require_stage
+    from pipeline.summary import render_export
 
     run = read_run(options.run)
     require_stage(run, "evaluate")

@@ -30,7 +30,8 @@ PREFIX = "base_model.model."
 def merge_adapter(base: str | Path, adapter: Path, out: Path, revision: str | None = None) -> Path:
     """Merge `adapter` into `base` and write the whole model to `out`; the base's number type is kept.
 
-    `revision`: of the base on the Hub. A finished merge of the same two is kept as it is. Raises InputError for a base or an adapter that cannot be merged so,
+    `revision`: of a base on the Hub.
+    A finished merge of the same two is kept as it is. Raises InputError for a base or an adapter that cannot be merged so,
     RuntimeError where the disk has no room.
     """
     settings = read_adapter_settings(adapter)

@@ -81,7 +81,7 @@ def render_chat(chat_template: str, messages: Sequence[dict[str, str]], bos: str
 
 
 def served_context(model: Path, least: int = 0) -> int:
-    """The positions that servers are told to keep: the model's, up to 8,192, which hold any abstract; `least`: the run's own."""
+    """The positions that servers are told to keep: the model's, up to 8,192 or `least`, what the run itself needs."""
     positions = json.loads((model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     return min(positions, max(MOST_CONTEXT, least))
 
