@@ -16,9 +16,10 @@ from data.schema import TASKS
 from data.split import read_split_folder
 from eval.completions import write_completions
 from eval.engines.huggingface import open_transformers
+from pipeline.base_model import TINY
 from pipeline.cli import main
 from pipeline.export.merge import merge_adapter
-from pipeline.model import TINY, load_tokenizer
+from pipeline.model import load_tokenizer
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ from fixed_run import make_run, save_adapter
 
 from data.files import read_jsonl
 from data.schema import TASKS
+from pipeline.base_model import TINY
 from pipeline.cli import main
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
-from pipeline.model import TINY
 from pipeline.run_folder import read_run
 
 

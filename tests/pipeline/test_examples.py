@@ -12,7 +12,8 @@ from data.prompts import conversations, render_answer
 from data.schema import TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
 from eval.chats import plan_chats
-from pipeline.model import TINY, load_tokenizer
+from pipeline.base_model import TINY
+from pipeline.model import load_tokenizer
 from pipeline.plan.decide import refuse_long
 from pipeline.training.examples import answer_budgets, encode_documents, encode_messages, measure_lengths
 

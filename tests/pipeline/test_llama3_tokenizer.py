@@ -20,17 +20,18 @@ from tiny_llama import save_base
 from data.corpus import read_corpus
 from data.prompts import conversations, read_answer, render_answer
 from data.readers.rows import render_rows
-from data.schema import TASKS, Document, InputError, Mention, Relation
+from data.schema import TASKS, Document, Mention, Relation
 from data.split import split_documents
+from eval.chat_template import read_template
 from eval.chats import Chat, plan_chats
 from eval.engines.client import open_server
-from eval.engines.llama_cpp import byte_level, server_turn_ids
+from eval.engines.llama_cpp import byte_level, read_server_template
 from eval.grounding.answer import grounding
 from eval.grounding.states import read_vocabulary
-from eval.turns import end_id, refuse_markers, turn_ids
+from pipeline.base_model import TINY
 from pipeline.cli import main
 from pipeline.export.gguf import convert_to_gguf
-from pipeline.model import DATE, TINY, load_tokenizer
+from pipeline.model import DATE, load_tokenizer
 from pipeline.training.examples import answer_budgets, encode_documents
 
 pytestmark = [
@@ -54,7 +55,7 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def vocabulary(tokenizer):
-    return read_vocabulary(tokenizer, end_id(tokenizer))
+    return read_vocabulary(tokenizer, read_template(tokenizer).end)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def check_masks(tokenizer, chats, examples):
 
 
 def test_the_tokenizer_is_read_as_llama_3_2s(tokenizer):
-    assert (len(tokenizer), end_id(tokenizer), tokenizer.eos_token) == (128_256, END, "<|eot_id|>")
+    assert (len(tokenizer), read_template(tokenizer).end, tokenizer.eos_token) == (128_256, END, "<|eot_id|>")
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|finetune_right_pad_id|>", 128_004)
     for messages in conversations(Document("a", "Zoltamine."), "conversation"):
         assert f"Today Date: {DATE}" in tokenizer.apply_chat_template(messages, tokenize=False)
@@ -107,7 +108,7 @@ def test_llama_3s_own_markers_and_template_are_read_too(tmp_path):
     for name in FILES:
         shutil.copy(CACHE / name, tmp_path / name)
     tokenizer = load_tokenizer(tmp_path)
-    assert (tokenizer.pad_token, end_id(tokenizer)) == ("<|reserved_special_token_0|>", END)
+    assert (tokenizer.pad_token, read_template(tokenizer).end) == ("<|reserved_special_token_0|>", END)
     chats = [chat for document in hard_documents() for chat in conversations(document, "conversation")]
     check_masks(tokenizer, chats, encode_documents(tokenizer, hard_documents(), "conversation"))
 
@@ -129,9 +130,10 @@ def test_masks_of_the_users_rows(tokenizer, documents, encoded):
 
 def test_generation_reads_the_ids_of_training(tokenizer, documents, encoded):
     chats = plan_chats(documents[:100], layout="conversation", max_new_tokens=9)
+    template = read_template(tokenizer)
     for chat, example in zip(chats, encoded, strict=False):
         read = []
-        for task, turn in zip(chat.tasks, turn_ids(tokenizer, chat), strict=True):
+        for task, turn in zip(chat.tasks, template.prompt_ids(chat.prompts), strict=True):
             answer = tokenizer(render_answer(chat.document.gold(task)), add_special_tokens=False)["input_ids"]
             read += [*turn, *answer]
         assert example["input_ids"] == [*read, END]
@@ -145,17 +147,17 @@ def test_answers_come_back_from_their_ids(tokenizer, documents):
             assert read_answer(text, task) == (list(document.gold(task)), [])
 
 
-def test_every_marker_is_refused(tokenizer):
-    markers = [token.content for token in tokenizer.added_tokens_decoder.values()]
+def test_every_marker_is_read_as_the_characters_that_it_is(tokenizer):
+    template = read_template(tokenizer)
+    markers = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
     assert len(markers) == 256
+    own = sum(number in markers.values() for number in template.prompt_ids(["a"])[0])
     for marker in markers:
-        with pytest.raises(InputError, match="its article holds the tokenizer's marker"):
-            refuse_markers(tokenizer, Document("a", f"An {marker} in it."))
-    for marker in markers[:12]:
-        with pytest.raises(InputError, match="marker"):
-            turn_ids(tokenizer, plan_chats([Document("a", marker)], layout="separate", max_new_tokens=1)[0])
-        with pytest.raises(InputError, match="marker"):
-            encode_documents(tokenizer, [Document("a", "A.", mentions=(Mention(marker, "Chemical"),))], "conversation")
+        ids = template.prompt_ids([f"An {marker} in it."])[0]
+        assert sum(number in markers.values() for number in ids) == own, marker
+    document = Document("a", "A <|eot_id|>.", mentions=(Mention("<|eot_id|>", "Chemical"),))
+    example = encode_documents(tokenizer, [document], "conversation")[0]
+    assert example["input_ids"].count(END) == len(document.tasks) * 2 + 1
 
 
 def test_what_only_looks_like_a_marker_is_text(tokenizer):
@@ -271,8 +273,9 @@ def test_llama_cpp_reads_texts_as_the_tokenizer_does(gguf, tokenizer, documents)
         for text in texts:
             assert tokenize(client, text) == tokenizer(text, add_special_tokens=False)["input_ids"], text
         with open_server(str(client.base_url), timeout=60) as server:
+            served, own = read_server_template(server), read_template(tokenizer)
             for chat in plan_chats([*documents[:30], *hard_documents()], layout="conversation", max_new_tokens=9):
-                assert server_turn_ids(server, chat) == turn_ids(tokenizer, chat)
+                assert served.prompt_ids(chat.prompts) == own.prompt_ids(chat.prompts)
 
 
 def test_the_audit_counts_with_it(folder, tmp_path, tokenizer, documents, capsys):

@@ -15,8 +15,9 @@ from tiny_llama import TEMPLATE
 from data.prompts import SYSTEM, conversations
 from data.sample.build import sample_documents
 from data.schema import InputError
+from pipeline.base_model import TINY
 from pipeline.export.modelfile import go_template, render_chat, server_command, write_modelfile
-from pipeline.model import TINY, pin_date
+from pipeline.model import pin_date
 
 BOS = "<|begin_of_text|>"
 OLLAMA = r"""

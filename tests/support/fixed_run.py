@@ -13,8 +13,9 @@ from articles import invent
 from data.files import write_jsonl
 from data.readers.rows import document_rows
 from data.schema import Document, Mention, Relation
+from pipeline.base_model import TINY
 from pipeline.config import resolve_explicit
-from pipeline.model import TINY, load_tokenizer, write_medner_json
+from pipeline.model import load_tokenizer, write_medner_json
 from pipeline.run import run_job
 from pipeline.run_folder import RunFolder, hash_adapter
 
