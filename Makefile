@@ -4,7 +4,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test lint bench tiny-base llama3-tokenizer clean
+.PHONY: demo test test-fast lint bench tiny-base llama3-tokenizer clean
 
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
@@ -12,9 +12,13 @@ demo: .venv/ready
 test: .venv/ready-test
 	$(BIN)/python -m pytest
 
+test-fast: .venv/ready-test
+	$(BIN)/python -m pytest -m "not slow"
+
 lint: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: .venv/ready
 	$(BIN)/python -m bench.scoring
