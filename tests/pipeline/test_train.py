@@ -188,7 +188,7 @@ def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
     for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
         after = adapter_after(settings, examples, tmp_path / str(batch_size), batch_size, accumulation)
         for name, weight in expected.items():
-            torch.testing.assert_close(after[name], weight, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(after[name], weight, rtol=1e-4, atol=5e-6)  # sums in another order: 1.1e-6 was seen
 
 
 def test_training_saves_the_adapter_with_all_it_needs(settings, tmp_path):
