@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import errno
 import json
+import logging
 import os
 import signal
 import sys
@@ -78,6 +79,7 @@ def quiet_libraries(debug: bool) -> None:
         for variable, value in QUIET.items():
             os.environ.setdefault(variable, value)
         warnings.simplefilter("ignore")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # of a kernel for 4-bit on a CPU, which nothing here uses
 
 
 def fail(options: argparse.Namespace, code: int, message: str) -> int:

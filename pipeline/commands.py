@@ -154,6 +154,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 def add_out_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the run folder; one that is there already is gone on with")
     parser.add_argument("--fresh", action="store_true", help="start over")
+    parser.add_argument("--yes", action="store_true", help="begin even where it takes many hours without a GPU")
 
 
 def run_command(options: argparse.Namespace) -> Outcome:
@@ -194,7 +195,7 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
         explicit["data.file"] = options.data
     if getattr(options, "repo", None):
         explicit["publish.repo"] = options.repo  # checkpoints go there while training goes on
-    run = run_job(options.out, explicit, fresh=options.fresh, until=until)
+    run = run_job(options.out, explicit, fresh=options.fresh, until=until, confirmed=options.yes)
     summary = summarise(run)
     return summary, render_run(summary), int(not summary["stages"].get("export", {}).get("passed", True))
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.training.distributed import is_first_process, meet
+from pipeline.training.distributed import is_first_process, wait_for_all
 
 if TYPE_CHECKING:
     from pipeline.run_folder import RunFolder
@@ -26,13 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_first_process():
         code = cli.main(arguments)
         if code == 0 and cli.parse_arguments(arguments).name in TRAINING:
-            meet()  # where the adapter was there already, the others still wait
+            wait_for_all()  # where the adapter was there already, the others still wait
         return code
     options = cli.parse_arguments(arguments)
     if options.name in TRAINING:
         from pipeline.run_folder import read_run
 
-        meet()
+        wait_for_all()
         run = read_run(options.out)
         if not run.done("train"):
             train_along(run)
@@ -55,6 +55,6 @@ def train_along(run: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    from pipeline.processes import main as run_job  # the module that training imports, with its one `meet`; this is a second
+    from pipeline.processes import main as run_job  # with the `wait_for_all` that training imports
 
     sys.exit(run_job())

@@ -22,11 +22,17 @@ from pipeline.lock import lock_run
 from pipeline.run_folder import RunFolder, hash_adapter, open_run, read_run, refuse_foreign, require_adapter
 from pipeline.variant import require_budgets, run_variant
 
+ASKED_ABOVE = 4 * 3600  # seconds of training without a GPU that nobody begins by accident
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
 
-def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str | None = None) -> RunFolder:
-    """Do whatever of the job is not done yet, up to and with the stage `until`."""
+def run_job(
+    path: Path, explicit: Explicit, *, fresh: bool = False, until: str | None = None, confirmed: bool = True
+) -> RunFolder:
+    """Do whatever of the job is not done yet, up to and with the stage `until`.
+
+    Unless `confirmed`, a job of many hours on a machine without a GPU is asked about first.
+    """
     from pipeline.model import model_path
 
     settings = apply_settings(explicit)
@@ -38,6 +44,8 @@ def run_job(path: Path, explicit: Explicit, *, fresh: bool = False, until: str |
         for name, work in STAGES.items():
             if not run.done(name):
                 do_stage(run, name, work)
+            if name == "plan" and not run.done("train"):
+                announce_hours(run, confirmed)
             if name == until:
                 break
     return run
@@ -55,6 +63,24 @@ def do_stage(run: RunFolder, name: str, work: Callable[[RunFolder], dict | None]
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(describe_interruption(run, name, str(stop))) from None
     print(f"{name}: done in {run.manifest['stages'][name]['seconds']:.1f} s", file=sys.stderr)
+
+
+def announce_hours(run: RunFolder, confirmed: bool) -> None:
+    """Ask before a job that may take hours without a GPU. Raises InputError where nobody agrees."""
+    parts = run.manifest["stages"]["plan"].get("estimate", {}).get("seconds") or {}
+    seconds = sum(most for _, most in parts.values())
+    if run.manifest.get("device") != "cpu" or confirmed or seconds <= ASKED_ABOVE:
+        return
+    from pipeline.plan.render import render_time
+
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print(f"without a GPU this may take {render_time(seconds)}; go on all the same? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise InputError(
+        f"without a GPU this may take {render_time(seconds)}; give --yes to begin all the same, "
+        "or use a GPU, a smaller model.name or --preset tiny"
+    )
 
 
 def describe_interruption(run: RunFolder, name: str, how: str) -> str:
@@ -134,6 +160,7 @@ def plan_run(run: RunFolder) -> dict:
     from pipeline.plan.hardware import detect_device
     from pipeline.plan.render import render_time, total_seconds
     from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths
+    from pipeline.training.train import check_training
 
     settings, split = run.settings, read_split_folder(run.path / "data")
     layout = settings.train.layout
@@ -145,6 +172,7 @@ def plan_run(run: RunFolder) -> dict:
     require_budgets(budgets, [*split["validation"], *split["test"]])
     encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
     plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
+    check_training(plan.settings, len(encoded["train"]), bool(encoded["validation"]), run.path)
     run.settings = plan.settings
     write_settings(run.settings, run.path / "config.yaml")
     run.record(device=plan.hardware.name, engine=plan.hardware.engine, max_new_tokens=budgets)
@@ -166,7 +194,7 @@ def evaluate_base(run: RunFolder) -> dict:
 def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
-    from pipeline.training.examples import encode_documents
+    from pipeline.training.examples import encode_documents, owners_of
     from pipeline.training.tracking import ValidationF1, start_tracking, stop_tracking
     from pipeline.training.train import train_adapter
 
@@ -181,7 +209,8 @@ def train_run(run: RunFolder) -> dict:
 
         callbacks.append(CheckpointUploads(run))
     model = load_model(settings, trainable=True)
-    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks)
+    owners = owners_of(split["train"], settings.train.layout)
+    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks, owners)
     if tracked:
         stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)

@@ -19,7 +19,7 @@ def is_first_process() -> bool:
 
 
 @cache
-def meet() -> None:
+def wait_for_all() -> None:
     """Wait, once, until every process of the job is here. One alone goes on at once, and imports nothing."""
     if count_processes() == 1:
         return

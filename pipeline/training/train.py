@@ -6,6 +6,7 @@ checkpoint.
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.schema import InputError
 from pipeline.config import Settings
-from pipeline.training.distributed import count_processes, is_first_process, meet
+from pipeline.training.distributed import count_processes, is_first_process, wait_for_all
 from pipeline.training.examples import Example
 
 if TYPE_CHECKING:
@@ -30,13 +32,30 @@ def train_adapter(
     validation: Sequence[Example],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    owners: Sequence[str] = (),
 ) -> dict:
-    """Train `model`'s adapter and save the best to folder/adapter. Returns losses and counts for the manifest."""
-    meet()
+    """Train `model`'s adapter and save the best to folder/adapter. Returns losses and counts for the manifest.
+
+    `owners`: the document id of each example of `train`, named where its loss is no number. Raises KeyboardInterrupt where a
+    signal ended the training, after saving a checkpoint.
+    """
+    from pipeline.training.checkpoints import last_checkpoint, require_finite
+    from pipeline.training.interruption import StopOnSignal
+
+    wait_for_all()
     trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
-    for callback in callbacks:
+    refuse_infinite_loss(trainer, train, owners)
+    stop = StopOnSignal()
+    for callback in (*callbacks, stop):
         trainer.add_callback(callback)
-    done = trainer.train(resume_from_checkpoint=last_checkpoint(folder / "checkpoints"))
+    checkpoint = last_checkpoint(folder / "checkpoints")
+    if checkpoint and is_finished(checkpoint, settings, len(train), bool(validation)):
+        load_finished(trainer, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.stopped:
+        raise KeyboardInterrupt(f"at step {trainer.state.global_step}")
+    require_finite(model, trainer.state.global_step)
     if is_first_process():  # one writer, however many devices train
         part = folder / "adapter.part"
         shutil.rmtree(part, ignore_errors=True)
@@ -48,13 +67,98 @@ def train_adapter(
     state = trainer.state
     return {
         "steps": state.global_step,
-        "train_loss": done.training_loss,
+        "train_loss": mean_loss(state.log_history),
         "validation_loss": state.best_metric,
         "best_step": state.best_global_step,
         "examples": len(train),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "losses": [{k: v for k, v in row.items() if k in ("step", "loss", "eval_loss")} for row in state.log_history],
     }
+
+
+def mean_loss(history: Sequence[dict]) -> float | None:
+    """The mean over all steps of the losses logged so far; the trainer's own forgets what was before an interruption.
+
+    >>> mean_loss([{"step": 1, "loss": 4.0}, {"step": 3, "loss": 1.0}, {"step": 3, "eval_loss": 9.0}])
+    2.0
+    """
+    total, before = 0.0, 0
+    for row in history:
+        if "loss" in row:
+            total, before = total + row["loss"] * (row["step"] - before), row["step"]
+    return total / before if before else None
+
+
+def is_finished(checkpoint: Path, settings: Settings, examples: int, validate: bool) -> bool:
+    """Whether nothing is left to train: the trainer, asked all the same, would take one step more."""
+    from transformers import TrainerState
+
+    from pipeline.training.checkpoints import evaluations_without_gain
+
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    patient = evaluations_without_gain(state) < settings.train.early_stopping_patience
+    return state.global_step >= count_steps(settings, examples) or validate and not patient
+
+
+def load_finished(trainer: SFTTrainer, checkpoint: Path) -> None:
+    """Give the trainer's model the best adapter of a training that ended before its adapter was written."""
+    from transformers import TrainerState
+
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    best = trainer.state.best_global_step
+    source = checkpoint.parent / f"checkpoint-{best}" if best else checkpoint
+    trainer.model.load_adapter(str(source), trainer.model.active_adapters[0], is_trainable=True)
+
+
+def refuse_infinite_loss(trainer: SFTTrainer, train: Sequence[Example], owners: Sequence[str]) -> None:
+    """Make the trainer stop (RuntimeError, naming the batch's documents) at a loss that is no number; what was saved stays."""
+    step, named = trainer.training_step, {tuple(e["input_ids"]): owner for e, owner in zip(train, owners, strict=False)}
+
+    def checked_step(model, inputs, *arguments, **keywords):
+        ids, attended = inputs["input_ids"].tolist(), inputs.get("attention_mask")
+        loss = step(model, inputs, *arguments, **keywords)
+        if loss.isfinite():
+            return loss
+        rows = [[i for i, on in zip(row, mask, strict=True) if on] for row, mask in zip(ids, attended.tolist(), strict=True)] \
+            if attended is not None else ids  # fmt: skip
+        documents = sorted({named[tuple(row)] for row in rows if tuple(row) in named})
+        raise RuntimeError(
+            f"the loss is {loss.item()} at step {trainer.state.global_step + 1}, documents {', '.join(documents) or 'unknown'}"
+            "; lower train.learning_rate, or take them out. The checkpoints before it are kept"
+        )
+
+    trainer.training_step = checked_step
+
+
+def check_training(settings: Settings, examples: int, validate: bool, folder: Path) -> None:
+    """Build what training will be configured with. Raises InputError naming the setting that a library refuses."""
+    import torch
+    from peft import LoraConfig
+    from transformers import Trainer
+    from transformers.optimization import get_scheduler
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    train, lora = settings.train, settings.lora
+    for name, value, known in (
+        ("optim", train.optim, [one.value for one in OptimizerNames]),
+        ("lr_scheduler_type", train.lr_scheduler_type, [one.value for one in SchedulerType]),
+    ):
+        if value not in known:
+            near = difflib.get_close_matches(value, known, 1, 0.3)
+            raise InputError(f"train.{name}={value}: unknown to transformers{near and f'; did you mean {near[0]}?' or ''}")
+    LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, bias=lora.bias,
+               target_modules=list(lora.target_modules), task_type="CAUSAL_LM")  # fmt: skip
+    arguments = training_arguments(settings, examples, validate, folder)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments, None)
+    except Exception as error:  # a library that is missing, or an argument that only others' code knows
+        raise InputError(f"train.optim={train.optim}: cannot be used here: {str(error).splitlines()[0]}") from None
+    try:
+        get_scheduler(train.lr_scheduler_type, torch.optim.SGD([weight]), 1, 2, arguments.lr_scheduler_kwargs or None)
+    except Exception as error:
+        raise InputError(f"train.lr_scheduler_type={train.lr_scheduler_type}: {str(error).splitlines()[0]}") from None
 
 
 def make_trainer(
@@ -67,9 +171,10 @@ def make_trainer(
 ) -> SFTTrainer:
     """TRL's trainer over rows that are tokenised and masked already; their lengths were checked, so it cuts nothing."""
     from datasets import Dataset
-    from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
+    from pipeline.training.checkpoints import Patience, SealedCheckpoints
     from pipeline.training.progress import TrainingBar
 
     validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
@@ -85,7 +190,8 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar())
     if validation:
-        trainer.add_callback(EarlyStoppingCallback(settings.train.early_stopping_patience))
+        trainer.add_callback(Patience(settings.train.early_stopping_patience))
+    trainer.add_callback(SealedCheckpoints())
     return trainer
 
 
@@ -147,6 +253,7 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         greater_is_better=False,
         logging_steps=max(1, steps // 50),
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # a loss that is no number stops the training
         disable_tqdm=True,
         report_to="wandb" if uses_wandb(train.report_to) else "none",
         run_name=folder.name,
@@ -167,15 +274,3 @@ def count_steps(settings: Settings, examples: int) -> int:
 def trains_by_unsloth() -> bool:
     """Whether Unsloth was imported, and so patched TRL."""
     return "unsloth" in sys.modules
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; half ones, left by an interruption, are removed."""
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        # One rng_state.pth, or one a process where several train; each process looks here, so another may have removed it.
-        if (checkpoint / "trainer_state.json").exists() and any(checkpoint.glob("rng_state*.pth")):
-            whole.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint, ignore_errors=True)
-    return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None

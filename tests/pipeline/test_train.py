@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,14 @@ from small_llama import small_model, small_tokenizer
 from torch.nn import functional
 from transformers import TrainerCallback
 
+from data.files import write_text
 from data.prompts import render_answer
 from data.schema import TASKS, Document, InputError, Mention, Relation
 from pipeline.config import apply_settings
 from pipeline.model import load_model, model_path
+from pipeline.training.checkpoints import last_checkpoint, seal
 from pipeline.training.examples import encode_documents
-from pipeline.training.train import last_checkpoint, make_trainer, train_adapter
+from pipeline.training.train import check_training, make_trainer, train_adapter
 
 LAYOUTS = ("separate", "conversation")
 IGNORED = -100
@@ -247,12 +250,88 @@ def test_an_adapter_that_was_saved_before_an_interruption_is_saved_again(setting
 )
 def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path, checkpoints, newest):
     for name, whole in checkpoints.items():
-        (tmp_path / name).mkdir()
-        for file in ("rng_state.pth", "trainer_state.json")[: 1 + whole]:
-            (tmp_path / name / file).touch()
+        state = write_text(tmp_path / name / "trainer_state.json", '{"best_global_step": null}')
+        seal(state.parent)
+        if not whole:
+            state.write_text("{", encoding="utf-8")
     found = last_checkpoint(tmp_path)
-    assert found == (str(tmp_path / newest) if newest else None)
+    assert found == (tmp_path / newest if newest else None)
     assert {path.name for path in tmp_path.iterdir()} == {name for name, whole in checkpoints.items() if whole}
+
+
+class Signal(TrainerCallback):
+    """A Ctrl-C in the middle of an epoch, between two evaluations."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_signal_saves_a_checkpoint_from_which_training_ends_bit_for_bit_as_if_undisturbed(
+    settings, tmp_path, capsys, damaged
+):
+    """Dropout, accumulation and several epochs: what is drawn at random is drawn on where it was."""
+    settings = change(
+        settings, max_steps=9, evaluations=3, optim="adamw_torch", learning_rate=1e-2,
+        per_device_train_batch_size=2, gradient_accumulation_steps=2,
+    )  # fmt: skip
+    settings = replace(settings, lora=replace(settings.lora, lora_dropout=0.3))
+    examples = encode_documents(small_tokenizer(), DOCUMENTS * 4, "conversation")
+    facts = {}
+    for run in ("cut", "whole"):
+        for callbacks in [[Signal()], []] if run == "cut" else [[]]:
+            arguments = (
+                load_model(settings, trainable=True),
+                small_tokenizer(),
+                examples,
+                examples[:2],
+                tmp_path / run,
+                callbacks,
+            )
+            if callbacks:
+                with pytest.raises(KeyboardInterrupt, match="at step 3"):
+                    train_adapter(settings, *arguments)
+                saved = tmp_path / run / "checkpoints" / "checkpoint-3"
+                assert saved.exists()
+                if damaged:
+                    (saved / "optimizer.pt").write_bytes((saved / "optimizer.pt").read_bytes()[:100])
+            else:
+                facts[run] = train_adapter(settings, *arguments)
+    assert ("optimizer.pt is missing or damaged; training begins anew" in capsys.readouterr().err) is damaged
+    weights = [(tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in ("cut", "whole")]
+    assert weights[0] == weights[1]
+    assert facts["cut"]["steps"] == facts["whole"]["steps"] == 9
+    again = train_adapter(
+        settings, load_model(settings, trainable=True), small_tokenizer(), examples, examples[:2], tmp_path / "cut"
+    )
+    assert again["steps"] == 9  # ended, but not recorded: nothing is trained on top
+    assert (tmp_path / "cut" / "adapter" / "adapter_model.safetensors").read_bytes() == weights[1]
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_documents(settings, tmp_path):
+    settings = change(settings, max_steps=6, learning_rate=1e30)
+    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    model = load_model(settings, trainable=True)
+    with pytest.raises(RuntimeError, match=r"the loss is nan at step \d, documents d0, d1, d2, d3; lower|no longer finite"):
+        train_adapter(settings, model, small_tokenizer(), examples, [], tmp_path, owners=["d0", "d1", "d2", "d3"])
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"optim": "foo"}, "train.optim=foo: unknown to transformers"),
+        ({"optim": "adamw_torc"}, "did you mean adamw_torch"),
+        ({"lr_scheduler_type": "foo"}, "train.lr_scheduler_type=foo: unknown to transformers"),
+        ({"lr_scheduler_type": "liner"}, "did you mean linear"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_before(settings, tmp_path, changed, message):
+    check_training(settings, 4, True, tmp_path)
+    with pytest.raises(InputError) as refused:
+        check_training(change(settings, **changed), 4, True, tmp_path)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["./none", "/none/at/all", "none", "~/none", "a/b/c"])
