@@ -74,7 +74,8 @@ def announce_hours(run: RunFolder, confirmed: bool) -> None:
     from pipeline.plan.render import render_time
 
     if sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"without a GPU this may take {render_time(seconds)}; go on all the same? [y/N] ", end="", file=sys.stderr, flush=True)
+        question = f"without a GPU this may take {render_time(seconds)}; go on all the same? [y/N] "
+        print(question, end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise InputError(

@@ -77,6 +77,8 @@ def _blocks(path: str | Path) -> Iterator[list[Line]]:
         if line.kind != "title" and not block:
             raise InputError(f"{path}:{line.number}: not PubTator: expected a title line 'id|t|title', got {_shown(line)}")
         block.append(line)
+    if not block:
+        raise InputError(f"{path}: the file holds no text")
     yield block
 
 

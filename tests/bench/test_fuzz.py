@@ -25,6 +25,7 @@ CRASHED = {
     "nothing for an item": b'{"document": "7", "task": "chemicals", "items": [null]}\n',
     "a list for a document": b'{"document": ["7"], "task": "chemicals", "items": []}\n',
     "a list for a task": b'{"document": "7", "task": ["chemicals"], "items": []}\n',
+    "control characters alone": b"\x17",
     "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
     "zip": b"PK\x03\x04....",
     "a NUL byte": b"7|t|Z\x00l\n7|a|Zol\n",
