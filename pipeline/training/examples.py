@@ -43,6 +43,11 @@ def encode_messages(template: ChatTemplate, messages: list[dict[str, str]], wher
     return {"input_ids": ids, "completion_mask": mask}
 
 
+def owners_of(documents: Sequence[Document], layout: Layout) -> tuple[str, ...]:
+    """The document id of each example that `encode_documents` gives."""
+    return tuple(document.id for document in documents for _ in conversations(document, layout))
+
+
 def measure_lengths(
     encoded: Mapping[str, Sequence[Example]],
     split: Mapping[str, Sequence[Document]],
@@ -54,8 +59,7 @@ def measure_lengths(
     for name, examples in encoded.items():
         answered = tuple(sum(example["completion_mask"]) for example in examples)
         read = tuple(len(example["input_ids"]) - count for example, count in zip(examples, answered, strict=True))
-        owners = tuple(document.id for document in split[name] for _ in conversations(document, layout))
-        chats[name] = Chats(read, answered, owners)
+        chats[name] = Chats(read, answered, owners_of(split[name], layout))
     return Lengths(**chats, budgets=dict(budgets), budget=chat_budget(budgets, layout))
 
 
