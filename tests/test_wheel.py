@@ -16,11 +16,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def call(*command: object, where: Path) -> subprocess.CompletedProcess:
+def call(*command: object, where: Path, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess:
     """In `where`, without what would let the checkout be found. Shows what was printed where it fails."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run([str(word) for word in command], cwd=where, env=clean, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode in codes, done.stdout + done.stderr
     return done
 
 
@@ -78,7 +78,9 @@ def test_an_installed_wheel_does_the_whole_job_away_from_the_checkout(wheel, tmp
     settings = ["train.max_steps=2", "train.report_to=none", "export.gguf=f16", "eval.max_new_tokens=4"]
     settings += ["eval.base_model=false", "lora.r=4"]
     job = ("run", "--preset", "tiny", "--data", corpus, "--out", "runs/one", "--json", "--set", *settings)
-    done = call(tmp_path / "venv" / "bin" / "medner", *job, where=tmp_path)
+    # 1: of six validation articles the parity check can tell nothing, and does not pass what it cannot show
+    done = call(tmp_path / "venv" / "bin" / "medner", *job, where=tmp_path, codes=(0, 1))
+    assert json.loads(done.stdout)["stages"].keys() >= {"evaluate", "export", "card"}
     assert json.loads(done.stdout)["metrics"]["test"]["documents"] > 0
     run = tmp_path / "runs" / "one"
     for name in ("adapter/medner.json", "eval/test/report.html", "README.md"):
