@@ -18,9 +18,10 @@ from data.files import write_text
 from data.schema import Document, InputError
 from pipeline.extract.extractor import Extractor
 from pipeline.extract.formats import FORMATS, render_text, write_format
-from pipeline.extract.open_model import load_extractor
+from pipeline.extract.open_model import adapter_of, load_extractor
 from pipeline.extract.results import Extraction, from_json, to_json
 from pipeline.extract.texts import read_texts
+from pipeline.weights import hash_file
 
 ENDINGS = {
     ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pubtator": "pubtator", ".xml": "bioc-xml", ".json": "bioc-json",
@@ -156,14 +157,7 @@ def extract_sources(
 def identify(model: str) -> dict[str, str]:
     """What tells this model from another of the same name: its weights' digest, where they are here."""
     path = Path(model).expanduser()
-    weights = (
-        [path]
-        if path.is_file()
-        else sorted(path.rglob("adapter/*.safetensors") if (path / "adapter").exists() else path.glob("*.safetensors"))
-    )
-    return {"name": model} | {file.name: file_digest(file) for file in weights}
-
-
-def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.exists():
+        return {"name": model}
+    weights = [path] if path.is_file() else sorted(adapter_of(path).glob("*.safetensors"))
+    return {"name": model} | {file.name: hash_file(file) for file in weights}

@@ -18,8 +18,8 @@ from eval.scoring.parse import parse_completions
 from eval.scoring.score import match_answers
 from pipeline.extract.extractor import Asked, Extractor, read_asked, read_gguf_asked
 from pipeline.extract.windows import OVERLAP, WINDOW
+from pipeline.variant import ADDRESS
 
-ADDRESSES = ("http://", "https://")
 DEFAULT_TOKENS = {"chemicals": 256, "diseases": 256, "relations": 384}  # where nobody says what the model was trained with
 
 
@@ -52,7 +52,7 @@ def load_extractor(
     if not 0 <= overlap < window:
         raise InputError(f"--window {window}, --overlap {overlap}: a window must be longer than its overlap")
     name = str(model)
-    folder = None if name.startswith(ADDRESSES) else find_model(name)
+    folder = None if name.startswith(ADDRESS) else find_model(name)
     asked = find_asked(name, folder, like, layout, max_new_tokens)
     answer = open_answering(name, folder, engine, grounded, like, asked, batch_tokens)
     return Extractor(answer, asked, window, overlap, keep_unwritten, min_confidence)

@@ -30,18 +30,18 @@ def read_texts(sources: Sequence[str], stdin: TextIO) -> Iterator[Document]:
     Raises InputError for a path that is not there, a file without text, and an id that names two different texts.
     """
     seen: dict[str, str] = {}
-    for source in sources:
-        for document in read_source(source, stdin):
+    for number, source in enumerate(sources, 1):
+        for document in read_source(source, stdin, "text" if len(sources) == 1 else f"text-{number}"):
             if not document.article.strip():
                 raise InputError(f"{source}: document {document.id!r} has no text")
-            if seen.setdefault(document.id, source) != source or seen.get(f"{source}\n{document.id}"):
+            if document.id in seen:
                 raise InputError(f"{source}: document id {document.id!r} is there twice (first in {seen[document.id]})")
-            seen[f"{source}\n{document.id}"] = source
+            seen[document.id] = source
             yield document
 
 
-def read_source(source: str, stdin: TextIO) -> Iterator[Document]:
-    """The documents of one source."""
+def read_source(source: str, stdin: TextIO, name: str) -> Iterator[Document]:
+    """The documents of one source; `name` is the id of a source that is a text itself."""
     if source == "-":
         yield Document("stdin", stdin.read().strip())
         return
@@ -61,7 +61,7 @@ def read_source(source: str, stdin: TextIO) -> Iterator[Document]:
     elif path.suffix in SUFFIXES or not any(character.isspace() for character in source.strip()):
         raise InputError(f"{source}: no such file or folder")
     else:
-        yield Document("text", source.strip())
+        yield Document(name, source.strip())
 
 
 def read_file(path: Path, name: str) -> Iterator[Document]:

@@ -126,6 +126,7 @@ def test_what_can_be_read(tmp_path):
     (tmp_path / "table.csv").write_text('pmid,text\n12,"One, two"\n')
     (tmp_path / "corpus.txt").write_text("5|t|Title\n5|a|Abstract of it.\n5\t0\t5\tTitle\tChemical\tD1\n")
     assert texts_of("Lithium caused tremor.") == [("text", "Lithium caused tremor.")]
+    assert texts_of("One text.", "Another one.") == [("text-1", "One text."), ("text-2", "Another one.")]
     assert texts_of("-", stdin="From a pipe.\n") == [("stdin", "From a pipe.")]
     assert texts_of(tmp_path / "note.txt") == [("note", "Lithium helped.")]
     assert texts_of(tmp_path / "rows.jsonl") == [("7", "T\nBody."), ("rows-2", "Two.")]
