@@ -171,8 +171,6 @@ def plan_run(run: RunFolder) -> dict:
     if settings.eval.max_new_tokens:
         budgets = dict.fromkeys(budgets, settings.eval.max_new_tokens)
     require_budgets(budgets, [*split["validation"], *split["test"]])
-    if (settings.export.gguf or settings.export.merge) and "validation" not in settings.eval.splits:
-        raise InputError("eval.splits=test: exports are compared on validation's answers; add validation, or set export.gguf=")
     encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
     plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
     check_training(plan.settings, len(encoded["train"]), bool(encoded["validation"]), run.path)

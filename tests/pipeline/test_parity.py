@@ -18,7 +18,15 @@ from eval.completions import write_completions
 from eval.engines.open import open_engine
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
-from pipeline.export.parity import check_parity, compare_answers, describe_failures, passes, read_answers, render_parity
+from pipeline.export.parity import (
+    check_parity,
+    compare_answers,
+    describe_failures,
+    is_lossy,
+    passes,
+    read_answers,
+    render_parity,
+)
 from pipeline.export.quantise import quantise_gguf
 from pipeline.publish.push import require_parity
 from pipeline.training.examples import encode_documents
@@ -198,7 +206,16 @@ def test_a_failure_says_whether_something_was_lost_or_too_little_is_known():
     parity = {"documents": 8, "models": {"x.gguf": {**facts, "passed": passes(facts)}}}
     assert not passes(facts)
     assert "too few documents (8) to exclude a loss" in next(iter(describe_failures(parity)))
-    assert render_parity(parity).startswith("x.gguf: FAILED, F1 +0.0 points")
+    assert render_parity(parity).startswith("x.gguf: NOT SHOWN to be as good, F1 +0.0 points")
+
+
+def test_what_fails_a_whole_job_is_a_loss_that_is_shown():
+    same = compare_answers(DOCUMENTS, rows(), rows()) | {"least_exact": 0.9}
+    assert not is_lossy(same)
+    assert is_lossy(same | {"exact_completions": 0.85})
+    assert is_lossy(same | {"prompts": 9, "identical_prompts": 8})
+    assert is_lossy(same | {"micro": {"passed": False, "ci95": [-0.05, -0.01]}})
+    assert not is_lossy(same | {"micro": {"passed": False, "ci95": [-0.05, 0.01]}})
 
 
 def test_an_adapter_that_was_not_asked_everything_is_told(tmp_path):

@@ -181,10 +181,3 @@ def test_fresh_starts_over_with_other_settings(corpus, tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["stages"]["train"]["steps"] == 1 and "skipped" in summary["stages"]["evaluate_base"]
     assert summary["metrics"].keys() == {"test"} and "base_model" not in summary["metrics"]["test"]["baselines"]
-
-
-def test_an_export_that_could_not_be_checked_is_refused_before_training(corpus, tmp_path, capsys):
-    wanted = [word for word in command(corpus, tmp_path / "run", "eval.splits=test") if word != "export.gguf="]
-    assert main(wanted) == 2
-    assert "exports are compared on validation's answers" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "adapter").exists()
