@@ -50,6 +50,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path)
     convert.add_argument("--to", choices=("instruct", "pubtator"), required=True)
+    fetch = add(kinds, "fetch", fetch_command, "download BC5CDR, check it, and write it as PubTator, instruct rows and Parquet")
+    fetch.add_argument("corpus", choices=("bc5cdr",))
+    fetch.add_argument("--out", type=Path, default=Path("bc5cdr"), help="the folder to write to (default: bc5cdr)")
+    fetch.add_argument("--from", dest="source", metavar="FILE|FOLDER|URL", help="a copy of CDR_Data.zip, or what it unpacks to")
+    fetch.add_argument("--sha256", help="of another archive that you know to be right")
     score = add(commands, "score", score_command, "score a file of predictions against gold")
     score.add_argument("gold", type=Path, help="a corpus file, or a run's data/test.jsonl")
     score.add_argument("predictions", type=Path, help="predictions.jsonl, instruct rows, PubTator, BioC or CSV")
@@ -215,6 +220,13 @@ def audit_command(options: argparse.Namespace) -> Outcome:
 
     audit = audit_path(options.path, options.seed, options.tokenizer or TINY_TOKENIZER)
     return audit, render_audit(audit), int(audit["given_split"] and audit["leaks"]["leaking"])
+
+
+def fetch_command(options: argparse.Namespace) -> Outcome:
+    from data.fetch import fetch_bc5cdr, render_fetched
+
+    facts = fetch_bc5cdr(options.out, options.source, options.sha256)
+    return facts, render_fetched(facts), 0
 
 
 def convert_command(options: argparse.Namespace) -> Outcome:
