@@ -86,8 +86,29 @@ def load_model(settings: Settings, *, adapter: Path | None = None, trainable: bo
         model = load(settings, adapter, trainable)
     except OSError as error:
         raise InputError(f"model.name={settings.model.name}: cannot be loaded: {_first_line(error)}") from None
+    require_4bit(model, settings)
+    if trainable:
+        name_base(model, settings)
     model.config.use_cache = True
     return model
+
+
+def require_4bit(model: PreTrainedModel, settings: Settings) -> None:
+    """Raises InputError where 4 bits were asked for and no layer has them: the plan has counted on that memory."""
+    if not settings.model.load_in_4bit or any(type(part).__name__ == "Linear4bit" for part in model.modules()):
+        return
+    raise InputError(
+        f"model.load_in_4bit=true: {settings.model.name} was loaded without a 4-bit layer. Unsloth leaves 4 bits out where "
+        "bitsandbytes cannot be used (python -m bitsandbytes says why) and for repositories named …-bf16; "
+        "mend that, or set model.load_in_4bit=false"
+    )
+
+
+def name_base(model: PreTrainedModel, settings: Settings) -> None:
+    """Make the adapter_config.json to come name the base and the revision as the settings do, whatever repository was read."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(model_path(settings.model.name))
+        config.revision = settings.model.revision
 
 
 def load_with_transformers(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
@@ -129,7 +150,12 @@ def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool)
     """Through Unsloth's patched model and its fused LoRA kernels. Every argument is given: its defaults change."""
     from unsloth import FastLanguageModel
 
-    model, _ = FastLanguageModel.from_pretrained(**unsloth_base_arguments(settings, adapter))
+    model, _ = FastLanguageModel.from_pretrained(**unsloth_base_arguments(settings))
+    if adapter:  # by PEFT: given the adapter's folder, Unsloth would look for the base by itself, and without its revision
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        model = FastLanguageModel.patch_peft_model(model, unsloth_checkpointing(settings))
     if adapter or not trainable:
         FastLanguageModel.for_inference(model)
         return model
@@ -139,11 +165,12 @@ def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool)
     return model
 
 
-def unsloth_base_arguments(settings: Settings, adapter: Path | None) -> dict:
-    """What FastLanguageModel.from_pretrained is given. An adapter's revision is that of its folder: none."""
+def unsloth_base_arguments(settings: Settings) -> dict:
+    """What FastLanguageModel.from_pretrained is given."""
     return {
-        "model_name": str(adapter or model_path(settings.model.name)),
-        "revision": None if adapter else settings.model.revision,
+        "model_name": str(model_path(settings.model.name)),
+        "use_exact_model_name": True,  # else it reads another repository, quantised before, and drops the revision
+        "revision": settings.model.revision,
         "max_seq_length": settings.model.max_length,
         "dtype": torch_dtype(settings),
         "load_in_4bit": bool(settings.model.load_in_4bit),

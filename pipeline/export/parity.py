@@ -149,12 +149,10 @@ def is_lossy(facts: Mapping) -> bool:
 
 
 def _open_merged(folder: Path, batch_tokens: int, grounded: bool) -> Engine:
-    import torch
+    """By the loader that trained: once Unsloth has loaded a model, a plain Llama of the same process has lost its forward."""
+    from pipeline.extract.open_model import open_with_transformers
 
-    from eval.engines.open import open_engine
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return open_engine("transformers", str(folder), batch_tokens=batch_tokens, device=device, grounded=grounded)
+    return open_with_transformers(folder, {"batch_tokens": batch_tokens, "grounded": grounded})
 
 
 @contextmanager

@@ -157,18 +157,19 @@ def open_with_transformers(folder: Path, settings: Mapping[str, Any]) -> Engine:
     from pipeline.model import load_model, load_tokenizer, prepare_engine
 
     prepare_engine()  # before transformers
-    import torch
-
     from eval.engines.huggingface import transformers_engine
     from pipeline.config import apply_settings
+    from pipeline.plan.hardware import detect_device
 
     facts = folder / "medner.json"
-    is_adapter = (folder / "adapter_config.json").is_file()
-    base = json.loads(facts.read_text(encoding="utf-8"))["base_model"] if is_adapter and facts.is_file() else str(folder)
-    if is_adapter and not facts.is_file():
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    cuda = torch.cuda.is_available()
-    dtype = "float32" if not cuda else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    chosen = apply_settings({"model.name": base, "model.dtype": dtype, "model.load_in_4bit": False})
-    model = load_model(chosen, adapter=folder if is_adapter else None)
+    path = folder / "adapter_config.json"
+    adapter = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    base = adapter.get("base_model_name_or_path", str(folder))
+    if adapter and facts.is_file():
+        base = json.loads(facts.read_text(encoding="utf-8"))["base_model"]
+    device = detect_device()
+    dtype = "float32" if device.kind == "cpu" else "bfloat16" if device.bfloat16 else "float16"
+    wanted = {"model.name": base, "model.revision": adapter.get("revision"), "model.dtype": dtype, "model.load_in_4bit": False}
+    chosen = apply_settings(wanted)
+    model = load_model(chosen, adapter=folder if adapter else None)
     return transformers_engine(model, load_tokenizer(folder), **settings)

@@ -6,6 +6,9 @@ A named GPU imports no torch.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +28,8 @@ GPUS = {
 }
 # Words of the name that PyTorch reports -> the table's key; the first that fits.
 REPORTED = (("H200", "h200"), ("H100", "h100"), ("A100", "a100-80"), ("A10", "a10"), ("L4", "l4"), ("T4", "t4"))
+# The least NVIDIA driver that runs a build of torch -> the requirements that install it, newest first.
+DRIVERS = {580: "requirements.txt", 525: "requirements-cuda12.txt"}
 COLAB_CORES = 2  # beside a named GPU, whose machine is not at hand
 
 
@@ -90,9 +95,46 @@ def detect_device() -> Device:
 
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if not torch.cuda.is_available():
+        if unusable := describe_unusable_gpu():
+            print(f"WARNING: {unusable}", file=sys.stderr)
         return cpu_device(count)
     found = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
     return replace(recognise_gpu(found.name, found.total_memory, found.major >= 8, count), cores=count_cores())
+
+
+def describe_unusable_gpu() -> str | None:
+    """The NVIDIA GPU that this torch cannot use, and the build that can; None without one, or where it is hidden."""
+    import torch
+
+    cards = [] if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") else ask_driver()
+    if not cards or torch.cuda.is_available():
+        return None
+    name, driver = cards[0]
+    build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
+    return f"{name} is here, but torch {torch.__version__} cannot use it: it {build}. {find_build(driver)}"
+
+
+def find_build(driver: str) -> str:
+    """What to install for a driver: CUDA 13 runs on 580 and later, CUDA 12 on 525 and later (NVIDIA, CUDA Compatibility)."""
+    major = int(driver.partition(".")[0])
+    for least, file in DRIVERS.items():
+        if major >= least:
+            return f"Its driver ({driver}) runs the build of: pip install -r {file}"
+    return f"Its driver ({driver}) is too old for any build: install {min(DRIVERS)} or later"
+
+
+def ask_driver() -> list[tuple[str, str]]:
+    """(name, version of the driver) of every NVIDIA GPU; none where nvidia-smi is missing or finds none."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return []
+    command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    rows = [line.rpartition(",") for line in said.stdout.splitlines()] if said.returncode == 0 else []
+    return [(name.strip(), version.strip()) for name, _, version in rows if version.strip()[:1].isdigit()]
 
 
 def recognise_gpu(name: str, memory: int, bfloat16: bool, count: int = 1) -> Device:

@@ -11,14 +11,17 @@ import pytest
 import torch
 from gguf import GGUFReader
 from tiny_llama import save_adapter, save_base
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
 from data.schema import Document, InputError, Mention, Relation
+from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines.open import open_engine
+from pipeline import model as loading
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
 from pipeline.export.parity import (
+    _open_merged,
     check_parity,
     compare_answers,
     describe_failures,
@@ -224,3 +227,24 @@ def test_an_adapter_that_was_not_asked_everything_is_told(tmp_path):
     with pytest.raises(InputError, match="no answer for document 3"):
         read_answers(path, DOCUMENTS)
     assert len(read_answers(path, DOCUMENTS[:3])) == 9
+
+
+def test_the_merged_model_is_opened_by_the_loader_that_trained(tmp_path, monkeypatch):
+    """Unsloth gives Llama a forward that reads what only its own loader sets, here in miniature."""
+    forward, load = LlamaModel.forward, loading.load_with_transformers
+
+    def patched_forward(model, *arguments, **keywords):
+        assert model.max_seq_length
+        return forward(model, *arguments, **keywords)
+
+    def load_patched(*arguments):
+        model = load(*arguments)
+        model.model.max_seq_length = 512
+        return model
+
+    monkeypatch.setattr(LlamaModel, "forward", patched_forward)
+    monkeypatch.setattr(loading, "load_with_transformers", load_patched)
+    save_adapter(save_base(tmp_path / "base"), tmp_path / "adapter")
+    engine = _open_merged(merge_adapter(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged"), 1024, False)
+    rows = [row for rows in engine(plan_chats(DOCUMENTS[:1], layout="conversation", max_new_tokens=2)) for row in rows]
+    assert [row["task"] for row in rows] == ["chemicals", "diseases", "relations"]

@@ -244,6 +244,36 @@ def test_answers_are_given_a_budget_of_tokens(corpus, capsys):
     assert set(json.loads(command(*asked, capsys=capsys)[1])["max_new_tokens"].values()) == {33}
 
 
+@pytest.mark.parametrize(
+    "card, cuda, said",
+    [
+        ("Tesla T4, 550.54.15", "13.0", "is built for CUDA 13.0. Its driver (550.54.15) runs the build of: pip install -r "
+         "requirements-cuda12.txt"),
+        ("NVIDIA L4, 580.82.07", None, "is built without CUDA. Its driver (580.82.07) runs the build of: pip install -r "
+         "requirements.txt"),
+        ("Tesla T4, 470.57.02", "13.0", "Its driver (470.57.02) is too old for any build: install 525 or later"),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_this_torch_cannot_use_is_named_with_the_build_that_can(card, cuda, said, tmp_path, monkeypatch, capsys):
+    """Else the plan is a CPU's, and nothing says why."""
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{card}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    code, out, err = command("--preset", "tiny", "--json", capsys=capsys)
+    assert code == 0 and json.loads(out)["device"]["name"] == "cpu"
+    assert err.startswith(f"WARNING: {card.partition(',')[0]} is here, but torch ") and said in err
+    code, _, err = command("--preset", "t4", capsys=capsys)
+    assert code == 2 and said in err and "a CPU trains in float32" in err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert command("--preset", "tiny", capsys=capsys)[2] == ""
+
+
 def test_a_named_gpu_needs_no_torch():
     code = """
 import sys

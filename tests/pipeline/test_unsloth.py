@@ -2,7 +2,7 @@
 
 Unsloth is not among the CPU requirements. Without a GPU, install it apart and name the folder:
     pip install --no-deps --target DIR unsloth==2026.10.7 unsloth_zoo==2026.10.7
-    UNSLOTH_SITE=DIR pytest tests/test_unsloth.py
+    UNSLOTH_SITE=DIR pytest tests/pipeline/test_unsloth.py
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from data.schema import InputError
 from pipeline import model as loading
 from pipeline.config import Settings, apply_settings
 from pipeline.training import train as training
@@ -61,7 +63,7 @@ def parameters(path: Path, owner: str, name: str) -> set[str]:
 
 def test_every_argument_of_from_pretrained_exists(source, settings):
     known = parameters(source / "models" / "loader.py", "FastLanguageModel", "from_pretrained")
-    assert set(loading.unsloth_base_arguments(settings, None)) <= known
+    assert set(loading.unsloth_base_arguments(settings)) <= known
 
 
 def test_every_argument_of_get_peft_model_exists(source, settings):
@@ -111,7 +113,7 @@ def test_every_default_that_unsloth_rewrites_is_given(source):
 
 
 def test_values_are_the_settings(settings):
-    base, lora = loading.unsloth_base_arguments(settings, None), loading.unsloth_lora_arguments(settings)
+    base, lora = loading.unsloth_base_arguments(settings), loading.unsloth_lora_arguments(settings)
     assert (base["load_in_4bit"], base["load_in_16bit"], base["max_seq_length"]) == (True, False, 1024)
     assert str(base["dtype"]) == "torch.float16"
     assert (lora["r"], lora["lora_alpha"], lora["lora_dropout"], lora["bias"], len(lora["target_modules"])) == (
@@ -122,7 +124,35 @@ def test_values_are_the_settings(settings):
         7,
     )
     assert base["use_gradient_checkpointing"] == lora["use_gradient_checkpointing"] == "unsloth"
-    assert loading.unsloth_base_arguments(settings, Path("a/adapter"))["model_name"] == str(Path("a/adapter"))
+    assert base["use_exact_model_name"]
+
+
+@pytest.fixture
+def tiny() -> Settings:
+    return apply_settings({"model.name": "tiny", "model.revision": "a1b2c3", "model.dtype": "float32"})
+
+
+def test_an_adapter_names_the_base_and_the_revision_of_the_settings(tiny, tmp_path, monkeypatch):
+    """Whatever the loader read in their place, as Unsloth reads a repository that was quantised before."""
+
+    def load_elsewhere(*arguments):
+        model = loading.load_with_transformers(*arguments)
+        model.peft_config["default"].base_model_name_or_path = "unsloth/tiny-unsloth-bnb-4bit"
+        return model
+
+    monkeypatch.setattr(loading, "prepare_engine", lambda: "unsloth")
+    monkeypatch.setattr(loading, "load_with_unsloth", load_elsewhere)
+    loading.load_model(tiny, trainable=True).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (saved["base_model_name_or_path"], saved["revision"]) == (str(loading.model_path("tiny")), "a1b2c3")
+
+
+def test_a_model_without_the_4_bits_that_were_asked_for_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(loading, "nf4", lambda settings: None)
+    with pytest.raises(InputError, match="model.load_in_4bit=true: tiny was loaded without a 4-bit layer"):
+        loading.load_model(apply_settings({"model.load_in_4bit": True}, tiny))
+    monkeypatch.undo()
+    loading.load_model(apply_settings({"model.load_in_4bit": True}, tiny))
 
 
 def apply_lora_qkv(self): ...
