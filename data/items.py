@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 from data.prompts import Item
 from data.text import normalise
@@ -16,6 +17,10 @@ def share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
+@overload
+def normalise_item(item: tuple[str, str]) -> tuple[str, str]: ...
+@overload
+def normalise_item(item: Item) -> Item: ...
 def normalise_item(item: Item) -> Item:
     return normalise(item) if isinstance(item, str) else (normalise(item[0]), normalise(item[1]))
 

@@ -59,9 +59,15 @@ class Document:
 
     def gold(self, task: str) -> tuple[str, ...] | tuple[tuple[str, str], ...]:
         """Each distinct name, or (chemical, disease) pair, once, in the document's order."""
-        if task == "relations":
-            return tuple(dict.fromkeys((r.chemical, r.disease) for r in self.relations))
+        return self.pairs() if task == "relations" else self.names(task)
+
+    def names(self, task: str) -> tuple[str, ...]:
+        """Each distinct name of the task, `chemicals` or `diseases`, once, in the document's order."""
         return tuple(dict.fromkeys(m.text for m in self.mentions if m.type == MENTION_TYPE[task]))
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Each distinct (chemical, disease) pair once, in the document's order."""
+        return tuple(dict.fromkeys((r.chemical, r.disease) for r in self.relations))
 
 
 def document_to_json(document: Document) -> JsonObject:

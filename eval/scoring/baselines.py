@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.schema import MENTION_TYPE, Document
+from data.prompts import Item
+from data.schema import MENTION_TYPE, Document, JsonObject
 from data.text import NameIndex, fold
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.score import Scored, match_others, score_tasks
@@ -32,14 +33,15 @@ def learn_dictionary(train: Sequence[Document]) -> Dictionary:
     votes: dict[str, Counter[str]] = {}
     for document in train:
         for task in MENTION_TYPE:
-            for name in document.gold(task):
+            for name in document.names(task):
                 votes.setdefault(fold(name), Counter())[task] += 1
     task_of = {name: max(sorted(tasks), key=tasks.__getitem__) for name, tasks in votes.items()}
-    held, index = Counter(), NameIndex(task_of)
+    held: Counter[str] = Counter()
+    index = NameIndex(task_of)
     for document in train:
         held.update({name for _, _, name in index.find(document.article)})
     kept = {name: task for name, task in task_of.items() if 2 * votes[name][task] >= held[name]}
-    pairs = {(fold(chemical), fold(disease)) for document in train for chemical, disease in document.gold("relations")}
+    pairs = {(fold(chemical), fold(disease)) for document in train for chemical, disease in document.pairs()}
     return Dictionary(kept, NameIndex(kept), frozenset(pairs))
 
 
@@ -55,16 +57,17 @@ def baseline_predictions(dictionary: Dictionary, documents: Sequence[Document], 
     """Chemicals and diseases by look-up; of their pairs, those related in train ("dictionary") or all ("cooccurrence")."""
     predictions = {}
     for document in documents:
-        items: dict = look_up(dictionary, document)
-        every = [(chemical, disease) for chemical in items["chemicals"] for disease in items["diseases"]]
+        names = look_up(dictionary, document)
+        every = [(chemical, disease) for chemical in names["chemicals"] for disease in names["diseases"]]
         known = dictionary.pairs if relations == "dictionary" else {(fold(c), fold(d)) for c, d in every}
-        items["relations"] = tuple((c, d) for c, d in every if (fold(c), fold(d)) in known)
+        related = tuple((c, d) for c, d in every if (fold(c), fold(d)) in known)
+        items: dict[str, tuple[Item, ...]] = {**names, "relations": related}
         for task in document.tasks:
             predictions[document.id, task] = Answer(items[task], "ok" if items[task] else "empty")
     return predictions
 
 
-def score_baselines(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
+def score_baselines(train: Sequence[Document], scored: Scored) -> dict[str, JsonObject]:
     """{"dictionary": figures by task, "cooccurrence": {"relations": figures}} on the scored documents, for metrics.json."""
     dictionary = learn_dictionary(train)
     looked_up, paired = (

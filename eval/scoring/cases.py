@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.items import show, written
-from data.schema import Document, Mention, Relation
+from data.schema import Document, JsonObject, Mention, Relation
 from data.table import Table, as_text
 from eval.scoring.parse import Answer
 
@@ -79,7 +79,7 @@ CASES = (
 )
 
 
-def check_cases(answer: Callable[[Document, str], Answer]) -> list[dict]:
+def check_cases(answer: Callable[[Document, str], Answer]) -> list[JsonObject]:
     """Ask each case's tasks of `answer(document, task)`; one row a case and task.
 
     {"case", "task", "passed", "expected", "predicted", "missed", "wrong", "status"}. Passed: every gold item and no other,
@@ -88,7 +88,7 @@ def check_cases(answer: Callable[[Document, str], Answer]) -> list[dict]:
     return [check_case(case, task, answer(case.document, task)) for case in CASES for task in case.document.tasks]
 
 
-def check_case(case: Case, task: str, answer: Answer) -> dict:
+def check_case(case: Case, task: str, answer: Answer) -> JsonObject:
     gold, predicted = written(case.document.gold(task)), written(answer.items)
     missed = [item for key, item in gold.items() if key not in predicted]
     wrong = [item for key, item in predicted.items() if key not in gold]
@@ -104,7 +104,7 @@ def check_case(case: Case, task: str, answer: Answer) -> dict:
     }
 
 
-def render_cases(rows: Sequence[dict]) -> str:
+def render_cases(rows: Sequence[JsonObject]) -> str:
     """For a terminal: what passed, and what failed with what was missed and what was wrong."""
     passed = sum(row["passed"] for row in rows)
     lines = tuple(("pass" if row["passed"] else "FAIL", row["case"], row["task"], _reason(row)) for row in rows)
@@ -112,7 +112,7 @@ def render_cases(rows: Sequence[dict]) -> str:
     return as_text(Table(header, lines, f"{passed} of {len(rows)} passed", words=header))
 
 
-def _reason(row: dict) -> str:
+def _reason(row: JsonObject) -> str:
     parts = [] if row["status"] in ("ok", "empty") else [f"answer {row['status']}"]
     parts += [f"missed {', '.join(map(show, row['missed']))}"] if row["missed"] else []
     parts += [f"wrong {', '.join(map(show, row['wrong']))}"] if row["wrong"] else []

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.items import normalise_item
-from data.schema import Document, InputError
+from data.prompts import Item
+from data.schema import Document, InputError, JsonObject
 from data.table import Table, as_text, percent
 from eval.scoring.parse import Predictions
 from eval.scoring.score import count_documents
@@ -17,7 +18,7 @@ from eval.scoring.stats import RESAMPLES, SHUFFLES, compare_counts
 LEVEL = 0.05
 
 
-def compare(documents: Sequence[Document], predictions_a: Predictions, predictions_b: Predictions) -> dict:
+def compare(documents: Sequence[Document], predictions_a: Predictions, predictions_b: Predictions) -> JsonObject:
     """{"documents", "resamples", "shuffles", "level", "scores": {task, "micro" or "macro": as `stats.compare_counts`}}.
 
     Both predictions must answer every document's every task. For runs that hold their own documents, call
@@ -51,16 +52,16 @@ def check_same_test(documents_a: Sequence[Document], documents_b: Sequence[Docum
                 raise InputError(f"different test sets: document {name!r} has other gold {task} in the second run")
 
 
-def _gold(document: Document, task: str) -> set:
+def _gold(document: Document, task: str) -> set[Item]:
     return set(map(normalise_item, document.gold(task)))
 
 
-def render_comparison(comparison: dict, names: tuple[str, str] = ("A", "B")) -> str:
+def render_comparison(comparison: JsonObject, names: tuple[str, str] = ("A", "B")) -> str:
     """The comparison for a terminal, in points of F1."""
     return as_text(comparison_table(comparison, names))
 
 
-def comparison_table(comparison: dict, names: tuple[str, str]) -> Table:
+def comparison_table(comparison: JsonObject, names: tuple[str, str]) -> Table:
     rows = []
     for task, row in comparison["scores"].items():
         low, high = (f"{100 * bound:+.1f}" for bound in row["ci95"])

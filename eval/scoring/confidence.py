@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.items import normalise_item, share
-from data.prompts import read_line
-from data.schema import TASKS, InputError
+from data.prompts import Item, read_line
+from data.schema import TASKS, InputError, JsonObject
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.score import Scored
 
@@ -22,7 +22,7 @@ Confidences = Mapping[tuple[str, str], tuple[float, ...]]  # by (document id, ta
 BINS = 10
 
 
-def score_items(rows: Iterable[dict]) -> Confidences:
+def score_items(rows: Iterable[JsonObject]) -> Confidences:
     """Each item's mean log-probability per token, in the order in which `parse_completions` gives the items.
 
     Raises InputError where a row has no log-probabilities.
@@ -30,7 +30,7 @@ def score_items(rows: Iterable[dict]) -> Confidences:
     return {(row["document"], row["task"]): tuple(score_completion(row)) for row in rows}
 
 
-def score_completion(row: dict) -> Iterator[float]:
+def score_completion(row: JsonObject) -> Iterator[float]:
     """The mean over the tokens that hold a character of the item, so that long names are not doubted for their length.
 
     Where the tokens do not join to the completion (a server may show a split character as its bytes), tokens cannot be told
@@ -46,7 +46,7 @@ def score_completion(row: dict) -> Iterator[float]:
         yield float(values[inside].mean())
 
 
-def read_logprobs(row: dict) -> list[tuple[str, float]]:
+def read_logprobs(row: JsonObject) -> list[tuple[str, float]]:
     """[(token text, log-probability)] of a row. Raises InputError, naming document and task, where there are none.
 
     An answer without a character needs none; one that holds text was written in tokens.
@@ -88,7 +88,9 @@ def collect_items(scored: Scored, confidences: Confidences) -> dict[str, TaskIte
     """By task, what calibration sees. An item said twice is one item, as sure as the surer."""
     collected = {}
     for task in TASKS:
-        scores, correct, support = [], [], 0
+        scores: list[float] = []
+        correct: list[bool] = []
+        support = 0
         for document in scored.documents:
             if task in document.tasks:
                 gold = scored.gold[document.id, task]
@@ -100,8 +102,8 @@ def collect_items(scored: Scored, confidences: Confidences) -> dict[str, TaskIte
     return collected
 
 
-def surest(items: Sequence, scores: Sequence[float]) -> dict:
-    best: dict = {}
+def surest(items: Sequence[Item], scores: Sequence[float]) -> dict[Item, float]:
+    best: dict[Item, float] = {}
     for item, score in zip(map(normalise_item, items), scores, strict=True):
         best[item] = max(score, best.get(item, score))
     return best
@@ -131,7 +133,8 @@ def fit_platt(scores: np.ndarray, correct: np.ndarray, steps: int = 100) -> tupl
 
 
 def logistic(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+    chances: np.ndarray = 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+    return chances
 
 
 def calibrate(items: Mapping[str, TaskItems]) -> dict[str, tuple[float, float]]:
@@ -147,7 +150,7 @@ def apply_calibration(confidences: Confidences, fitted: Mapping[str, tuple[float
     }
 
 
-def reliability(items: TaskItems, bins: int = BINS) -> list[dict]:
+def reliability(items: TaskItems, bins: int = BINS) -> list[JsonObject]:
     """By tenth of stated probability: {"from", "to", "items", "stated", "right"}; empty tenths left out."""
     place = np.minimum((items.scores * bins).astype(int), bins - 1)
     return [
@@ -168,7 +171,7 @@ def calibration_error(items: TaskItems) -> float | None:
     return sum(b["items"] * abs(b["stated"] - b["right"]) for b in reliability(items)) / total if total else None
 
 
-def risk_coverage(items: TaskItems) -> list[dict]:
+def risk_coverage(items: TaskItems) -> list[JsonObject]:
     """{"threshold", "coverage", "precision", "recall"} of the surest items, from one to all; equal scores go together."""
     order = np.argsort(-items.scores, kind="stable")
     scores, right = items.scores[order], np.cumsum(items.correct[order])
@@ -199,21 +202,24 @@ def keep_confident(predictions: Predictions, confidences: Confidences, threshold
     """The predictions without the items under their task's threshold; all of them where it is None."""
     kept = {}
     for (document, task), answer in predictions.items():
-        limit = np.inf if thresholds[task] is None else thresholds[task]
+        threshold = thresholds[task]
+        limit = np.inf if threshold is None else threshold
         best = surest(answer.items, confidences[document, task])
         items = tuple(item for item in answer.items if best[normalise_item(item)] >= limit)
         kept[document, task] = Answer(items, "empty" if answer.status == "ok" and not items else answer.status)
     return kept
 
 
-def figures_at(items: TaskItems, threshold: float | None) -> dict:
+def figures_at(items: TaskItems, threshold: float | None) -> JsonObject:
     """{"items", "precision", "recall"} of the items at or over the threshold."""
     chosen = items.scores >= (np.inf if threshold is None else threshold)
     right = int(items.correct[chosen].sum())
     return {"items": int(chosen.sum()), "precision": share(right, int(chosen.sum())), "recall": share(right, items.support)}
 
 
-def score_confidence(validation: Mapping[str, TaskItems], test: Mapping[str, TaskItems], min_precision: float = 0.9) -> dict:
+def score_confidence(
+    validation: Mapping[str, TaskItems], test: Mapping[str, TaskItems], min_precision: float = 0.9
+) -> JsonObject:
     """By task: the calibration, its error before use on test, both curves, and the threshold with what it costs.
 
     `validation` and `test` hold raw scores (`collect_items` of `score_items`); calibrated here, with validation's fit.
@@ -240,6 +246,6 @@ def score_confidence(validation: Mapping[str, TaskItems], test: Mapping[str, Tas
     return described
 
 
-def thin(points: list[dict], most: int = 100) -> list[dict]:
+def thin(points: list[JsonObject], most: int = 100) -> list[JsonObject]:
     """At most so many points of a curve, both ends kept: what a plot can show."""
     return [points[i] for i in np.unique(np.linspace(0, len(points) - 1, most).astype(int))] if points else []

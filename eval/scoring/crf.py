@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from data.schema import MENTION_TYPE, Document
+from data.prompts import Item
+from data.schema import MENTION_TYPE, Document, JsonObject
 from data.text import NameIndex, fold
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.score import Scored, match_others, score_tasks
@@ -85,7 +86,7 @@ def label_words(words: Sequence[Word], names: Sequence[tuple[int, int, str]]) ->
 
 def find_gold_names(document: Document) -> list[tuple[int, int, str]]:
     """Where gold's names stand in the article, longest first, as (start, end, task)."""
-    task_of = {fold(name): task for task in MENTION_TYPE for name in document.gold(task)}
+    task_of = {fold(name): task for task in MENTION_TYPE for name in document.names(task)}
     return [(start, end, task_of[name]) for start, end, name in NameIndex(task_of).find(document.article)]
 
 
@@ -114,7 +115,7 @@ def open_crf(path: Path) -> Any:
     return tagger
 
 
-def score_crf(train: Sequence[Document], scored: Scored, path: Path) -> dict[str, dict]:
+def score_crf(train: Sequence[Document], scored: Scored, path: Path) -> dict[str, JsonObject]:
     """{"crf": figures by task} on the scored documents, for metrics.json. Taught once: `path` keeps the tagger."""
     tagger = open_crf(path if path.exists() else train_crf(train, path))
     return {"crf": score_tasks(match_others(scored, predict_with_crf(tagger, scored.documents)))}
@@ -140,10 +141,10 @@ def _adjoins(words: Sequence[Word], end: int, word: Word) -> bool:
 
 def predict_with_crf(tagger: Any, documents: Sequence[Document]) -> Predictions:
     """Chemicals and diseases as tagged, each name once; relations of those that stand in one sentence."""
-    predictions: Predictions = {}
+    predictions: dict[tuple[str, str], Answer] = {}
     for document in documents:
         tagged = tag_article(tagger, document.article)
-        items: dict[str, dict] = {task: {} for task in ("chemicals", "diseases", "relations")}
+        items: dict[str, dict[Item, None]] = {task: {} for task in ("chemicals", "diseases", "relations")}
         first: dict[tuple[str, str], str] = {}
         for start, end, task, _ in tagged:
             name = document.article[start:end]

@@ -6,13 +6,13 @@ and fn of metrics.json. `near` is the item on the other side (gold for a false p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from data.items import names_of, written
 from data.prompts import Item
-from data.schema import TASKS, Document
+from data.schema import TASKS, Document, JsonObject
 from data.text import FoldedText
 from eval.scoring.likeness import abbreviates, is_abbreviation, is_composite_part, is_part, variant_key, words_of
 from eval.scoring.parse import Answer, Predictions
@@ -20,6 +20,7 @@ from eval.scoring.relation_conventions import accepted_pairs
 from eval.scoring.score import Items, Scored, match_others, score_answers
 
 Kind = Literal["fp", "fn"]
+Answers = Mapping[str, Items]  # by task
 EXAMPLES = 5
 OTHER_TYPE = {"chemicals": "diseases", "diseases": "chemicals"}
 
@@ -66,8 +67,8 @@ class Sides:
     kind: Kind
     answer: Answer
     others: Items  # of the other side, wrong ones first
-    other_type: frozenset
-    known: frozenset  # names listed by the other side under chemicals and diseases
+    other_type: frozenset[Item]
+    known: frozenset[Item]  # names listed by the other side under chemicals and diseases
     spans: dict[str, list[tuple[int, int]]]
     text: FoldedText
 
@@ -88,7 +89,8 @@ def document_faults(document: Document, text: FoldedText, scored: Scored) -> Ite
     predicted = {task: scored.predicted[document.id, task] for task in document.tasks}
     spans: dict[str, list[tuple[int, int]]] = {}
     for task in document.tasks:
-        for kind, own, other in (("fp", predicted, gold), ("fn", gold, predicted)):
+        directions: tuple[tuple[Kind, Answers, Answers], ...] = (("fp", predicted, gold), ("fn", gold, predicted))
+        for kind, own, other in directions:
             others = dict(sorted(other[task].items(), key=lambda pair: pair[0] in own[task]))
             sides = Sides(
                 document,
@@ -100,10 +102,14 @@ def document_faults(document: Document, text: FoldedText, scored: Scored) -> Ite
                 spans,
                 text,
             )
-            categorise = categorise_relation if task == "relations" else categorise_name
             for item in (item for item in own[task] if item not in other[task]):
                 category, near = categorise(item, sides)
                 yield Fault(document.id, task, kind, own[task][item], category, near and others.get(near, near))
+
+
+def categorise(item: Item, sides: Sides) -> tuple[str, Item | None]:
+    """(category, nearest item of the other side) of a normalised item."""
+    return categorise_name(item, sides) if isinstance(item, str) else categorise_relation(item, sides)
 
 
 def unreachable(item: Item, sides: Sides) -> str | None:
@@ -118,7 +124,6 @@ def in_text(item: Item, sides: Sides) -> bool:
 
 
 def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
-    """(category, nearest item of the other side) of a normalised name."""
     lost = unreachable(name, sides)
     if lost:
         return lost, None
@@ -126,7 +131,8 @@ def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
         return "other_type", None
     near: dict[str | None, Item] = {}
     for other in sides.others:
-        near.setdefault(likeness(name, other, sides), other)
+        if isinstance(other, str):
+            near.setdefault(likeness(name, other, sides), other)
     for category in ("variant", "composite", "not_in_text", "shorter", "longer", "boundary", "abbreviation"):
         if category in near:
             return category, near[category]
@@ -204,9 +210,9 @@ def find_alias(pair: tuple[str, str], sides: Sides) -> Item | None:
     return next((gold for gold, names in accepted.items() if pair in names), None)
 
 
-def count_faults(faults: Sequence[Fault]) -> dict[str, dict]:
+def count_faults(faults: Sequence[Fault]) -> dict[str, JsonObject]:
     """{task: {"fp" | "fn": {category: {"count", "examples": [{"document", "item", "near"}]}}}}, the commonest first."""
-    counted: dict[str, dict] = {task: {"fp": {}, "fn": {}} for task in TASKS}
+    counted: dict[str, JsonObject] = {task: {"fp": {}, "fn": {}} for task in TASKS}
     for fault in faults:
         own = counted[fault.task][fault.kind].setdefault(fault.category, {"count": 0, "examples": []})
         own["count"] += 1
@@ -229,7 +235,7 @@ def filter_predictions(scored: Scored) -> Predictions:
     return filtered
 
 
-def score_faults(scored: Scored, raw: dict, faults: Sequence[Fault]) -> dict:
+def score_faults(scored: Scored, raw: JsonObject, faults: Sequence[Fault]) -> JsonObject:
     """{"categories": as `count_faults`, "names": CATEGORIES, "raw" and "filtered": {"tasks", "micro", "macro", "rates"}}.
 
     `raw`: what `score_answers` gives for the same answers. `faults`: what `find_faults` finds in them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.audit import names_not_in_text
-from data.schema import TASKS, Document
+from data.schema import TASKS, Document, JsonObject
 from eval.scoring.baselines import score_baselines
 from eval.scoring.faults import Fault, score_faults
 from eval.scoring.relation_conventions import score_conventions
@@ -14,7 +14,7 @@ from eval.scoring.slices import score_slices
 from eval.scoring.stats import bootstrap_intervals, resolvable_differences
 
 
-def score_split(train: Sequence[Document], scored: Scored, faults: Sequence[Fault]) -> dict:
+def score_split(train: Sequence[Document], scored: Scored, faults: Sequence[Fault]) -> JsonObject:
     """{"tasks", "micro", "macro", "rates", "documents", "baselines", "intervals", "resolvable", "ceilings", "conventions",
     "slices", "faults"}, each as its function describes it. `faults`: what `find_faults` finds in the answers.
     """

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from data.files import read_jsonl, write_jsonl
 from data.prompts import Item, read_answer, read_line
-from data.schema import TASKS, InputError, quote
+from data.schema import TASKS, InputError, JsonObject, quote
 
 Status = Literal["ok", "empty", "malformed", "truncated"]
 
@@ -65,7 +65,7 @@ def read_until_foreign(lines: Sequence[str], task: str, read: Callable[[str, str
     return tuple(item for item in itertools.takewhile(lambda item: item is not None, read_lines) if item is not None)
 
 
-def parse_completions(rows: Iterable[dict], parse: Callable[[str, str, Any], Answer] = parse_answer) -> Predictions:
+def parse_completions(rows: Iterable[JsonObject], parse: Callable[[str, str, Any], Answer] = parse_answer) -> Predictions:
     """From rows of completions.jsonl, {"document", "task", "completion", "finish"}, by the strict reading or another one."""
     return {(r["document"], r["task"]): parse(r["completion"], r["task"], r["finish"]) for r in rows}
 
@@ -88,7 +88,7 @@ def read_predictions(path: str | Path) -> Predictions:
     return predictions
 
 
-def _prediction(row: dict, where: str) -> tuple[tuple[str, str], Answer]:
+def _prediction(row: JsonObject, where: str) -> tuple[tuple[str, str], Answer]:
     told = isinstance(row.get("document"), str) and row.get("task") in TASKS and isinstance(row.get("items"), list)
     if not told or row.get("status") not in (None, "ok", "empty", "malformed", "truncated"):
         raise InputError(f'{where}: expected {{"document", "task": {"|".join(TASKS)}, "items": […], "status"}}')

@@ -7,15 +7,15 @@ scored answers; concept ids are needed for two of the four, which are None with 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
 
 from data.items import normalise_item, share
-from data.schema import MENTION_TYPE, Document
+from data.schema import MENTION_TYPE, Document, JsonObject
 from data.text import normalise
-from eval.scoring.score import Scored, count_sets, score_counts
+from eval.scoring.score import Items, Scored, count_sets, score_counts
 
 Pair = tuple[str, str]
 TYPES = tuple(MENTION_TYPE.values())
@@ -28,7 +28,7 @@ CONVENTIONS = {
 }
 
 
-def score_conventions(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
+def score_conventions(train: Sequence[Document], scored: Scored) -> dict[str, JsonObject]:
     """{convention: {"convention": its line, "figures": as in metrics.json or None, "reason": None or why there are none}}.
 
     "mesh" adds "ceiling": what gold's own names score through the same dictionary. "cooccurrence" adds "concepts": the same
@@ -55,11 +55,11 @@ def count_relations(scored: Scored, count: Callable[[Document, AbstractSet[Pair]
     counts = np.zeros((len(scored.documents), 3), dtype=np.int64)
     for i, document in enumerate(scored.documents):
         if "relations" in document.tasks:
-            counts[i] = count(document, scored.predicted[document.id, "relations"].keys())
+            counts[i] = count(document, pairs_of(scored.predicted[document.id, "relations"]))
     return counts
 
 
-def describe(name: str, counts: np.ndarray | None, weights: np.ndarray, reason: str | None) -> dict:
+def describe(name: str, counts: np.ndarray | None, weights: np.ndarray, reason: str | None) -> JsonObject:
     scored = None if counts is None else score_counts(counts, weights)
     return {"convention": CONVENTIONS[name], "figures": scored, "reason": reason if counts is None else None}
 
@@ -75,17 +75,21 @@ def without_ids(documents: Sequence[Document]) -> str | None:
     return None
 
 
+def pairs_of(items: Items) -> set[Pair]:
+    return {item for item in items if not isinstance(item, str)}
+
+
 def gold_names(document: Document) -> set[Pair]:
-    return set(map(normalise_item, document.gold("relations")))
+    return set(map(normalise_item, document.pairs()))
 
 
 def gold_concepts(document: Document) -> set[Pair]:
-    return {(r.chemical_id, r.disease_id) for r in document.relations}
+    return {(r.chemical_id, r.disease_id) for r in document.relations if r.chemical_id and r.disease_id}
 
 
 def concept_forms(document: Document) -> dict[tuple[str, str], set[str]]:
     """By (type, concept id), the normalised names that the article's mentions give the concept."""
-    forms = defaultdict(set)
+    forms: dict[tuple[str, str], set[str]] = defaultdict(set)
     for mention in document.mentions:
         for concept in mention.ids:
             forms[mention.type, concept].add(normalise(mention.text))
@@ -97,10 +101,10 @@ def accepted_pairs(document: Document) -> dict[Pair, set[Pair]]:
 
     Concept pairs that gold writes alike are one item, as in the exact convention, so gold scored against itself is 1.
     """
-    forms, accepted = concept_forms(document), defaultdict(set)
+    forms, accepted = concept_forms(document), defaultdict[Pair, set[Pair]](set)
     for relation in document.relations:
         gold = normalise_item((relation.chemical, relation.disease))
-        chemicals, diseases = forms[TYPES[0], relation.chemical_id], forms[TYPES[1], relation.disease_id]
+        chemicals, diseases = forms[TYPES[0], relation.chemical_id or ""], forms[TYPES[1], relation.disease_id or ""]
         accepted[gold] |= {gold} | {(c, d) for c in chemicals for d in diseases}
     return accepted
 
@@ -116,11 +120,11 @@ def count_aliases(document: Document, predicted: AbstractSet[Pair]) -> tuple[int
     return tp, len(predicted) - tp, len(accepted) - tp
 
 
-def match_most(candidates: Mapping[Hashable, set]) -> int:
+def match_most(candidates: Mapping[Pair, AbstractSet[Pair]]) -> int:
     """Size of a maximum bipartite matching (augmenting paths) of the keys with their candidates, each used once."""
-    taken: dict = {}
+    taken: dict[Pair, Pair] = {}
 
-    def place(key: Hashable, tried: set) -> bool:
+    def place(key: Pair, tried: set[Pair]) -> bool:
         for candidate in candidates[key] - tried:
             tried.add(candidate)
             if candidate not in taken or place(taken[candidate], tried):
@@ -144,7 +148,7 @@ def every_concept_pair(document: Document) -> set[Pair]:
 
 def learn_ids(train: Sequence[Document]) -> dict[tuple[str, str], tuple[str, ...]]:
     """By (type, normalised name), the concept ids that train's mentions give it most often (first in order where equal)."""
-    votes: dict[tuple[str, str], Counter] = defaultdict(Counter)
+    votes: dict[tuple[str, str], Counter[tuple[str, ...]]] = defaultdict(Counter)
     for document in train:
         for mention in document.mentions:
             if mention.ids:
@@ -162,7 +166,7 @@ def to_ids(pairs: AbstractSet[Pair], ids: Mapping[tuple[str, str], tuple[str, ..
     }
 
 
-def score_mesh(train: Sequence[Document], scored: Scored, reason: str | None) -> dict:
+def score_mesh(train: Sequence[Document], scored: Scored, reason: str | None) -> JsonObject:
     """The answers as ids through train's names, and the ceiling that gold's own names reach through them."""
     ids = {} if reason else learn_ids(train)
     if not reason and not ids:
@@ -171,7 +175,7 @@ def score_mesh(train: Sequence[Document], scored: Scored, reason: str | None) ->
         return describe("mesh", None, scored.weights, reason) | {"ceiling": None, "names": 0, "gold_in_dictionary": None}
     counts = count_relations(scored, lambda d, answer: count_sets(gold_concepts(d), to_ids(answer, ids)))
     ceiling = count_relations(scored, lambda d, _: count_sets(gold_concepts(d), to_ids(gold_names(d), ids)))
-    pairs = [pair for (_, task), items in scored.gold.items() if task == "relations" for pair in items]
+    pairs = [pair for (_, task), items in scored.gold.items() if task == "relations" for pair in pairs_of(items)]
     known = sum((TYPES[0], chemical) in ids and (TYPES[1], disease) in ids for chemical, disease in pairs)
     return describe("mesh", counts, scored.weights, None) | {
         "ceiling": score_counts(ceiling, scored.weights),

@@ -17,7 +17,7 @@ import numpy as np
 
 from data.items import names_of, share, written
 from data.prompts import Item
-from data.schema import TASKS, Document, InputError
+from data.schema import TASKS, Document, InputError, JsonObject
 from data.text import FoldedText
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.stats import bootstrap_f1, f1_of, interval, resample_weights
@@ -107,32 +107,32 @@ def count_documents(documents: Sequence[Document], predictions: Predictions) -> 
 
 def check_complete(documents: Sequence[Document], predictions: Predictions) -> None:
     known = {document.id for document in documents}
-    for document, task in predictions:
-        if document not in known:
-            raise InputError(f"a prediction for document {document!r} ({task}), which the gold does not hold")
+    for answered, task in predictions:
+        if answered not in known:
+            raise InputError(f"a prediction for document {answered!r} ({task}), which the gold does not hold")
     for document in documents:
         for task in document.tasks:
             if (document.id, task) not in predictions:
                 raise InputError(f"no prediction for document {document.id!r}, task {task}")
 
 
-def score_predictions(documents: Sequence[Document], predictions: Predictions) -> dict:
+def score_predictions(documents: Sequence[Document], predictions: Predictions) -> JsonObject:
     """As `score_answers`, for whoever needs no more of them."""
     return score_answers(match_answers(documents, predictions))
 
 
-def score_answers(scored: Scored) -> dict:
+def score_answers(scored: Scored) -> JsonObject:
     """{"tasks", "micro", "macro", "rates", "documents"} of metrics.json."""
     return {
         "tasks": score_tasks(scored),
-        "micro": score_counts(sum(scored.counts.values()), scored.weights),
+        "micro": score_counts(np.sum(list(scored.counts.values()), axis=0), scored.weights),
         "macro": score_macro(scored.counts, scored.weights),
         "rates": count_rates(scored),
         "documents": len(scored.documents),
     }
 
 
-def score_tasks(scored: Scored) -> dict[str, dict]:
+def score_tasks(scored: Scored) -> dict[str, JsonObject]:
     """The figures of each task, and the share of its answers that hold every gold item and nothing else."""
     return {
         task: score_counts(counts, scored.weights) | {"exact_match": exact_match(scored.documents, counts, task)}
@@ -140,7 +140,7 @@ def score_tasks(scored: Scored) -> dict[str, dict]:
     }
 
 
-def score_counts(counts: np.ndarray, weights: np.ndarray) -> dict:
+def score_counts(counts: np.ndarray, weights: np.ndarray) -> JsonObject:
     """Figures of (tp, fp, fn) per document, [documents, 3], summed over documents (micro)."""
     tp, fp, fn = (int(total) for total in counts.sum(axis=0))
     precision, recall = share(tp, tp + fp), share(tp, tp + fn)
@@ -156,7 +156,7 @@ def score_counts(counts: np.ndarray, weights: np.ndarray) -> dict:
     }
 
 
-def score_macro(counts: Mapping[str, np.ndarray], weights: np.ndarray) -> dict:
+def score_macro(counts: Mapping[str, np.ndarray], weights: np.ndarray) -> JsonObject:
     """The mean over the tasks that have gold or predictions."""
     used = [c for c in counts.values() if c.any()] or list(counts.values())
     figures = [score_counts(c, weights) for c in used]

@@ -11,13 +11,14 @@ import numpy as np
 
 from data.items import names_of, normalise_item, share
 from data.prompts import Item
-from data.schema import MENTION_TYPE, TASKS, Document
+from data.schema import MENTION_TYPE, TASKS, Document, JsonObject
 from data.text import normalise
 from eval.scoring.likeness import is_abbreviation
 from eval.scoring.score import Scored, score_counts
 from eval.scoring.stats import figures_of, interval
 
 Label = Callable[[Document, Item], str | None]
+Concept = str | tuple[str, str]  # an id, or a relation's two
 
 SLICES = {
     "string": "seen: the item stands in train's gold for the task, as scoring compares it",
@@ -29,7 +30,7 @@ SLICES = {
 }
 
 
-def score_slices(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
+def score_slices(train: Sequence[Document], scored: Scored) -> dict[str, JsonObject]:
     """{task: {slice's name as in SLICES: {label: figures as in metrics.json, and "documents" for slices of articles}}}.
 
     "concept" is None where gold has no ids; its "precision" and "f1" are None and its "ci95" is the recall's.
@@ -37,7 +38,7 @@ def score_slices(train: Sequence[Document], scored: Scored) -> dict[str, dict]:
     return {task: slice_task(train, scored, task) for task in TASKS}
 
 
-def slice_task(train: Sequence[Document], scored: Scored, task: str) -> dict[str, dict | None]:
+def slice_task(train: Sequence[Document], scored: Scored, task: str) -> dict[str, JsonObject | None]:
     documents, weights = scored.documents, scored.weights
     by_item: dict[str, Label] = {
         "string": label_seen(train, task),
@@ -45,7 +46,7 @@ def slice_task(train: Sequence[Document], scored: Scored, task: str) -> dict[str
         "abbreviation": label_abbreviation(scored, task),
     }
     items = {name: slice_items(scored, task, label) for name, label in by_item.items()}
-    sliced: dict[str, dict | None] = {
+    sliced: dict[str, JsonObject | None] = {
         name: {k: score_counts(v, weights) for k, v in sorted(own.items())} for name, own in items.items()
     }
     sliced["concept"] = score_concepts(train, scored, task)
@@ -90,9 +91,9 @@ def label_abbreviation(scored: Scored, task: str) -> Label:
     return lambda d, item: "abbreviation" if any((d.id, name) in short for name in names_of(item)) else "full name"
 
 
-def concept_ids(document: Document, task: str) -> dict[Item, set]:
+def concept_ids(document: Document, task: str) -> dict[Item, set[Concept]]:
     """By normalised gold item, its concepts: ids, or pairs of ids for a relation."""
-    ids: dict[Item, set] = {}
+    ids: dict[Item, set[Concept]] = {}
     if task == "relations":
         for r in document.relations:
             if r.chemical_id and r.disease_id:
@@ -104,7 +105,7 @@ def concept_ids(document: Document, task: str) -> dict[Item, set]:
     return ids
 
 
-def score_concepts(train: Sequence[Document], scored: Scored, task: str) -> dict[str, dict] | None:
+def score_concepts(train: Sequence[Document], scored: Scored, task: str) -> dict[str, JsonObject] | None:
     """Recall of gold items by whether train has one of their concepts; None where gold has no ids."""
     ids = {document.id: concept_ids(document, task) for document in scored.documents}
     known = {concept for document in train for own in concept_ids(document, task).values() for concept in own}
@@ -119,7 +120,7 @@ def score_concepts(train: Sequence[Document], scored: Scored, task: str) -> dict
     return {name: recall_only(own, scored.weights) for name, own in sorted(counts.items())}
 
 
-def recall_only(counts: np.ndarray, weights: np.ndarray) -> dict:
+def recall_only(counts: np.ndarray, weights: np.ndarray) -> JsonObject:
     tp, _, fn = (int(total) for total in counts.sum(axis=0))
     figures = {"precision": None, "recall": share(tp, tp + fn), "f1": None, "tp": tp, "fp": None, "fn": fn, "support": tp + fn}
     return figures | {"ci95": interval(figures_of(weights @ counts)["recall"])}
@@ -127,7 +128,7 @@ def recall_only(counts: np.ndarray, weights: np.ndarray) -> dict:
 
 def score_documents(
     documents: Sequence[Document], counts: np.ndarray, labels: dict[str, str], weights: np.ndarray
-) -> dict[str, dict]:
+) -> dict[str, JsonObject]:
     """Figures of the articles of each label; `labels` by document id, in the order in which they are to stand."""
     scored = {}
     for name in dict.fromkeys(labels.values()):

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data.schema import JsonObject
+
 RESAMPLES = 1000
 SHUFFLES = 10_000
 SEED = 20
@@ -25,7 +27,8 @@ def resample_weights(documents: int, resamples: int = RESAMPLES, seed: int = SEE
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """0/0 is 0."""
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    quotient: np.ndarray = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+    return quotient
 
 
 def figures_of(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,7 +62,7 @@ def resample_figures(totals: Mapping[str, np.ndarray], tasks: Sequence[str]) -> 
     """By task, "micro" and "macro" (over `tasks`), each figure of each resample; `totals` are [resamples, 3] by task."""
     by_task = {task: figures_of(total) for task, total in totals.items()}
     macro = {figure: np.mean([by_task[task][figure] for task in tasks], axis=0) for figure in FIGURES}
-    return by_task | {"micro": figures_of(sum(totals.values())), "macro": macro}
+    return by_task | {"micro": figures_of(np.sum(list(totals.values()), axis=0)), "macro": macro}
 
 
 def draw(counts: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -68,14 +71,16 @@ def draw(counts: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, np.
     return {task: weights @ own for task, own in counts.items()}
 
 
-def bootstrap_intervals(counts: Mapping[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, dict]:
+def bootstrap_intervals(
+    counts: Mapping[str, np.ndarray], weights: np.ndarray | None = None
+) -> dict[str, dict[str, list[float]]]:
     """By task, "micro" and "macro", the 95 % interval of precision, recall and F1."""
     weights = resample_weights(_documents(counts)) if weights is None else weights
     resampled = resample_figures(draw(counts, weights), used_tasks(counts))
     return {name: {figure: interval(values) for figure, values in own.items()} for name, own in resampled.items()}
 
 
-def compare_counts(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], shuffles: int = SHUFFLES) -> dict[str, dict]:
+def compare_counts(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], shuffles: int = SHUFFLES) -> dict[str, JsonObject]:
     """By task, "micro" and "macro": F1 of two systems on the same documents, and what their difference, b - a, is worth.
 
     {"a", "b", "difference", "ci95", "p_bootstrap", "p_randomisation", "resolvable"}.
