@@ -4,7 +4,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-fast lint bench tiny-base llama3-tokenizer clean
+.PHONY: demo test test-fast lint bench tiny-base llama3-tokenizer check-requirements clean
 
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
@@ -28,10 +28,13 @@ bench: .venv/ready
 llama3-tokenizer:
 	$(PYTHON) tests/support/llama3_tokenizer.py
 
+check-requirements: .venv/ready-test
+	$(BIN)/python -m tools.check_requirements
+
 tiny-base: .venv/ready
 	$(BIN)/python -m tools.tiny_base.pretrain
 
-.venv/ready: requirements-cpu.txt pyproject.toml
+.venv/ready: requirements-cpu.txt requirements-libraries.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet $(INDEX) -r requirements-cpu.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
