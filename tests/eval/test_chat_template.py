@@ -8,7 +8,7 @@ import pytest
 from articles import rows_by_task
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small_llama import small_tokenizer
+from tiny_llama import tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from data.prompts import SYSTEM
@@ -33,8 +33,8 @@ CHATML_TEMPLATE = (
 @functools.cache
 def tokenizer_of(family):
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=small_tokenizer().backend_tokenizer,
-        chat_template=CHATML_TEMPLATE if family == "chatml" else small_tokenizer().chat_template,
+        tokenizer_object=tiny_tokenizer().backend_tokenizer,
+        chat_template=CHATML_TEMPLATE if family == "chatml" else tiny_tokenizer().chat_template,
         bos_token="<|im_start|>" if family == "chatml" else "<|begin_of_text|>",
         eos_token="<|im_end|>" if family == "chatml" else "<|eot_id|>",
     )

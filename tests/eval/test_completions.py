@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from articles import is_in, rows_by_task
-from small_llama import small_model, small_tokenizer
+from tiny_llama import tiny_model, tiny_tokenizer
 
 from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
@@ -18,21 +18,23 @@ from eval.engines.huggingface import complete
 from eval.engines.kv_cache import Rows
 from eval.engines.unsloth_generate import is_patched
 
+DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 LAYOUTS = ("separate", "conversation")
 SENTENCE = "Naloxone reversed the antihypertensive effect of clonidine (5-HT, \u03b1-methyldopa). "
 
 
 @pytest.fixture(scope="module")
 def model():
-    model = small_model()
-    # A random model hardly ever says the end token: these others end an answer too, so that rows finish raggedly.
-    model.generation_config.eos_token_id = [model.config.eos_token_id, *range(20, 36)]
+    model = tiny_model(spread=2.4)
+    # A random model hardly ever says the end token: these bytes, which no article holds, end an answer too, so that rows
+    # finish raggedly.
+    model.generation_config.eos_token_id = [model.config.eos_token_id, *range(199, 220)]
     return model
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return small_tokenizer()
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def answer_plainly(model, tokenizer, documents, layout, budget):
             for task in tasks:
                 if not ids:
                     user = render_prompt(document.article, task)
-                    text = f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>"
+                    text = f"<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n{DATES}{SYSTEM}<|eot_id|>"
                 else:
                     user, text = render_next_prompt(task), "<|eot_id|>"
                 text += f"<|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
@@ -182,7 +184,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, 
     halved = complete(model, tokenizer, documents, tmp_path / "halved.jsonl", **settings)
     assert rows_by_task(halved) == rows_by_task(whole)
     assert len(read_lines(halved)) == len(documents) * 3
-    assert max(sizes) > 8 and max(sizes[20:]) <= 3
+    assert max(sizes) > 6 and max(sizes[20:]) <= 3
 
 
 def test_a_failure_of_the_program_is_not_taken_for_a_full_memory(model, tokenizer, documents, tmp_path, monkeypatch):
@@ -198,7 +200,7 @@ def test_a_document_too_long_for_the_model_is_refused_before_any_is_answered(tok
     long = Document("long one", SENTENCE * 40)
     with pytest.raises(InputError, match="document long one needs"):
         complete(
-            small_model(positions=1024), tokenizer, [*documents, long], tmp_path / "c.jsonl",
+            tiny_model(positions=1024), tokenizer, [*documents, long], tmp_path / "c.jsonl",
             layout="separate", max_new_tokens=5, batch_tokens=10_000,
         )  # fmt: skip
     assert (tmp_path / "c.jsonl").read_bytes() == b""

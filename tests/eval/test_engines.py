@@ -12,8 +12,7 @@ import numpy
 import pytest
 from articles import is_in, is_item, rows_by_task
 from llama_server import serve
-from small_llama import small_tokenizer
-from tiny_llama import save_base
+from tiny_llama import save_base, tiny_tokenizer
 
 from data.prompts import read_answer
 from data.schema import TASKS, Document, InputError
@@ -213,7 +212,7 @@ def test_what_the_grammar_lets_through_is_grounded(task):
     from llguidance import LLMatcher
     from llguidance.hf import from_tokenizer
 
-    tokenizer = small_tokenizer()
+    tokenizer = tiny_tokenizer()
     known = from_tokenizer(tokenizer)
     article = "Naloxone (5-HT) | a_b\n[3H]-x of clonidine. (In \u00e9 rats\u2028\u03b1-b " + "word " * 30
     chance, ended = random.Random(0), 0

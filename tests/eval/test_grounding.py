@@ -7,7 +7,7 @@ import pytest
 from articles import is_item
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small_llama import small_tokenizer
+from tiny_llama import tiny_tokenizer
 
 from data.prompts import read_answer
 from data.schema import TASKS, Document, InputError
@@ -28,7 +28,7 @@ def items_of(article):
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    tokenizer = small_tokenizer()
+    tokenizer = tiny_tokenizer()
     return read_vocabulary(tokenizer, tokenizer.eos_token_id)
 
 
@@ -177,7 +177,7 @@ def test_sides_from_the_lists_need_the_lists(vocabulary):
 
 
 def test_every_item_can_be_written_as_the_tokenizer_writes_it(vocabulary):
-    tokenizer = small_tokenizer()
+    tokenizer = tiny_tokenizer()
     article = "5-HT(1A) and [3H]-naloxone, (+)-catechin; \u03b1-methyldopa in rats.\nTremor (mild)"
     names = ["5-HT(1A)", "[3H]-naloxone", "(+)-catechin", "\u03b1-methyldopa", "Tremor (mild)", "rats"]
     answers = [

@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 
 import pytest
-from small_llama import small_tokenizer
+from tiny_llama import tiny_tokenizer
 
 from data.prompts import conversations, render_answer
 from data.schema import TASKS, Document, InputError, Mention, Relation
@@ -31,9 +31,9 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["small", "tiny"])
+@pytest.fixture(scope="module", params=["random", "shipped"])
 def tokenizer(request):
-    return small_tokenizer() if request.param == "small" else load_tokenizer(TINY)
+    return tiny_tokenizer() if request.param == "random" else load_tokenizer(TINY)
 
 
 def trained_on(tokenizer, example):
@@ -82,15 +82,15 @@ def with_template(tokenizer, change):
 
 def test_a_prompt_that_changes_once_an_answer_follows_is_refused():
     """With another split, a prompt's last line breaks become one token with what follows: no mask by length is right."""
-    changed = with_template(small_tokenizer(), ("'<|start_header_id|>assistant<|end_header_id|>\n\n'", "'assistant: '"))
+    changed = with_template(tiny_tokenizer(), ("'<|start_header_id|>assistant<|end_header_id|>\\n\\n'", "'assistant: '"))
     with pytest.raises(InputError, match="document one: its prompt's tokens change once an answer follows"):
         encode_documents(changed, DOCUMENTS[:1], "separate")
 
 
 def test_what_a_template_writes_after_the_last_end_is_not_trained_on():
-    changed = with_template(small_tokenizer(), ("{%- endfor %}", "{%- endfor %}{{- 'bye' }}"))
+    changed = with_template(tiny_tokenizer(), ("{%- endfor %}", "{%- endfor %}{{- 'bye' }}"))
     chat = conversations(DOCUMENTS[0], "separate")[0]
-    example = encode_messages(read_template(small_tokenizer()), chat, "one")
+    example = encode_messages(read_template(tiny_tokenizer()), chat, "one")
     assert example == encode_messages(read_template(with_tail_only_after_answers(changed)), chat, "one")
 
 
@@ -110,7 +110,7 @@ def with_tail_only_after_answers(tokenizer):
 )
 def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
     """The ids of the same document without them hold each special token as often, so none comes from the document."""
-    tokenizer = small_tokenizer()
+    tokenizer = tiny_tokenizer()
     plain = replace(
         document,
         text=document.text.replace("<|", "( "),
@@ -127,11 +127,11 @@ def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
 
 
 def test_lengths_are_counted_and_long_examples_refused_with_their_documents():
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     split = {"train": DOCUMENTS, "validation": DOCUMENTS[:1], "test": DOCUMENTS[:1]}
     encoded = {"train": examples, "validation": examples[:1], "test": examples[:1]}
     train = measure_lengths(encoded, split, {"chemicals": 9}, "conversation").train
-    separate = {name: encode_documents(small_tokenizer(), documents, "separate") for name, documents in split.items()}
+    separate = {name: encode_documents(tiny_tokenizer(), documents, "separate") for name, documents in split.items()}
     owners = measure_lengths(separate, split, {"chemicals": 9}, "separate").train.owners
     assert owners == ("one",) * 3 + ("two",) * 3 + ("three",) * 2
     lengths = [len(example["input_ids"]) for example in examples]
@@ -146,7 +146,7 @@ def test_lengths_are_counted_and_long_examples_refused_with_their_documents():
 
 
 def test_budgets_hold_the_longest_answer_of_train_with_its_end():
-    tokenizer = small_tokenizer()
+    tokenizer = tiny_tokenizer()
     budgets = answer_budgets(tokenizer, DOCUMENTS)
     assert list(budgets) == list(TASKS)
     for task, budget in budgets.items():

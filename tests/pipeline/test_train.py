@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_llama import small_model, small_tokenizer
+from tiny_llama import tiny_model, tiny_tokenizer
 from torch.nn import functional
 from transformers import TrainerCallback
 
@@ -39,8 +39,8 @@ DOCUMENTS = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
-    small_model().save_pretrained(folder)
-    small_tokenizer().save_pretrained(folder)
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -63,7 +63,7 @@ def change(settings, **train):
 
 def trainer_of(settings, examples, folder, validation=(), tokenizer=None):
     model = load_model(settings, trainable=True)
-    return make_trainer(settings, model, tokenizer or small_tokenizer(), examples, validation, folder)
+    return make_trainer(settings, model, tokenizer or tiny_tokenizer(), examples, validation, folder)
 
 
 def collate(trainer):
@@ -95,7 +95,7 @@ def faults(tokenizer, batch, documents, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pad_is_end", [False, True])
 def test_the_collated_batch_trains_on_answers_and_ends_alone(settings, tmp_path, layout, pad_is_end):
-    tokenizer = copy.deepcopy(small_tokenizer())
+    tokenizer = copy.deepcopy(tiny_tokenizer())
     if pad_is_end:
         tokenizer.pad_token = tokenizer.eos_token
     documents = DOCUMENTS if layout == "conversation" else [DOCUMENTS[0], replace(DOCUMENTS[3], tasks=TASKS[:2])]
@@ -123,9 +123,9 @@ def shifted(example, by):
     ],
 )
 def test_a_wrong_mask_is_seen(settings, tmp_path, spoil, fault):
-    examples = [spoil(example) for example in encode_documents(small_tokenizer(), DOCUMENTS, "conversation")]
+    examples = [spoil(example) for example in encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")]
     batch = collate(trainer_of(settings, examples, tmp_path))
-    assert fault in faults(small_tokenizer(), batch, DOCUMENTS, "conversation")
+    assert fault in faults(tiny_tokenizer(), batch, DOCUMENTS, "conversation")
 
 
 def test_without_completion_only_loss_every_token_would_be_trained_on(settings, tmp_path):
@@ -134,14 +134,14 @@ def test_without_completion_only_loss_every_token_would_be_trained_on(settings, 
 
     from pipeline.training.train import training_arguments
 
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     arguments = training_arguments(settings, len(examples), False, tmp_path)
     arguments.completion_only_loss = None  # TRL's default
     model = load_model(settings, trainable=True)
     data = Dataset.from_list(examples)
-    batch = collate(SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=small_tokenizer()))
+    batch = collate(SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tiny_tokenizer()))
     assert (batch["labels"] != IGNORED).sum() == batch["attention_mask"].sum()
-    assert "what is trained on is not the answers" in faults(small_tokenizer(), batch, DOCUMENTS, "conversation")
+    assert "what is trained on is not the answers" in faults(tiny_tokenizer(), batch, DOCUMENTS, "conversation")
 
 
 def cross_entropy(model, examples, reduction):
@@ -157,7 +157,7 @@ def cross_entropy(model, examples, reduction):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_trainers_loss_is_the_answers_cross_entropy_and_prompts_get_no_gradient(settings, tmp_path, layout):
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, layout)[:4]
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, layout)[:4]
     trainer = trainer_of(settings, examples, tmp_path)
     batch, kept = collate(trainer), []
     # The head reads the last norm's output and nothing else does: a position without gradient there has none in its logits.
@@ -182,7 +182,7 @@ def adapter_after(settings, examples, folder, batch_size, accumulation):
 
 def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
     """Answers differ in length, so that a mean of the batches' means would not be the step's."""
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     model = load_model(settings, trainable=True)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     cross_entropy(model, examples, "mean").backward()
@@ -195,9 +195,9 @@ def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
 
 
 def test_training_saves_the_adapter_with_all_it_needs(settings, tmp_path):
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     model = load_model(settings, trainable=True)
-    facts = train_adapter(change(settings, max_steps=2), model, small_tokenizer(), examples, examples[:2], tmp_path)
+    facts = train_adapter(change(settings, max_steps=2), model, tiny_tokenizer(), examples, examples[:2], tmp_path)
     assert facts["steps"] == 2 and facts["examples"] == 4 and facts["best_step"] in (1, 2)
     assert math.isfinite(facts["train_loss"]) and facts["validation_loss"] > 0
     assert facts["trainable_parameters"] == sum(p.numel() for p in model.parameters() if p.requires_grad) > 0
@@ -216,7 +216,7 @@ class Interrupt(TrainerCallback):
 
 def test_training_that_was_interrupted_ends_as_if_it_had_not_been(settings, tmp_path):
     settings = change(settings, max_steps=4, evaluations=4, optim="adamw_torch", learning_rate=1e-2)
-    examples = encode_documents(small_tokenizer(), DOCUMENTS * 2, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS * 2, "conversation")
     trainer = trainer_of(settings, examples, tmp_path / "cut", examples[:2])
     trainer.add_callback(Interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -226,16 +226,16 @@ def test_training_that_was_interrupted_ends_as_if_it_had_not_been(settings, tmp_
     (half / "adapter_model.safetensors").write_bytes(b"half of it")
     for run in ("cut", "whole"):
         model = load_model(settings, trainable=True)
-        facts = train_adapter(settings, model, small_tokenizer(), examples, examples[:2], tmp_path / run)
+        facts = train_adapter(settings, model, tiny_tokenizer(), examples, examples[:2], tmp_path / run)
         assert facts["steps"] == 4
     weights = [load_model(settings, adapter=tmp_path / run / "adapter").state_dict() for run in ("cut", "whole")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_an_adapter_that_was_saved_before_an_interruption_is_saved_again(settings, tmp_path):
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     for _ in range(2):
-        train_adapter(settings, load_model(settings, trainable=True), small_tokenizer(), examples, [], tmp_path)
+        train_adapter(settings, load_model(settings, trainable=True), tiny_tokenizer(), examples, [], tmp_path)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -277,13 +277,13 @@ def test_a_signal_saves_a_checkpoint_from_which_training_ends_bit_for_bit_as_if_
         per_device_train_batch_size=2, gradient_accumulation_steps=2,
     )  # fmt: skip
     settings = replace(settings, lora=replace(settings.lora, lora_dropout=0.3))
-    examples = encode_documents(small_tokenizer(), DOCUMENTS * 4, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS * 4, "conversation")
     facts = {}
     for run in ("cut", "whole"):
         for callbacks in [[Signal()], []] if run == "cut" else [[]]:
             arguments = (
                 load_model(settings, trainable=True),
-                small_tokenizer(),
+                tiny_tokenizer(),
                 examples,
                 examples[:2],
                 tmp_path / run,
@@ -303,7 +303,7 @@ def test_a_signal_saves_a_checkpoint_from_which_training_ends_bit_for_bit_as_if_
     assert weights[0] == weights[1]
     assert facts["cut"]["steps"] == facts["whole"]["steps"] == 9
     again = train_adapter(
-        settings, load_model(settings, trainable=True), small_tokenizer(), examples, examples[:2], tmp_path / "cut"
+        settings, load_model(settings, trainable=True), tiny_tokenizer(), examples, examples[:2], tmp_path / "cut"
     )
     assert again["steps"] == 9  # ended, but not recorded: nothing is trained on top
     assert (tmp_path / "cut" / "adapter" / "adapter_model.safetensors").read_bytes() == weights[1]
@@ -311,10 +311,10 @@ def test_a_signal_saves_a_checkpoint_from_which_training_ends_bit_for_bit_as_if_
 
 def test_a_loss_that_is_no_number_stops_and_names_the_documents(settings, tmp_path):
     settings = change(settings, max_steps=6, learning_rate=1e30)
-    examples = encode_documents(small_tokenizer(), DOCUMENTS, "conversation")
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     model = load_model(settings, trainable=True)
     with pytest.raises(RuntimeError, match=r"the loss is nan at step \d, documents d0, d1, d2, d3; lower|no longer finite"):
-        train_adapter(settings, model, small_tokenizer(), examples, [], tmp_path, owners=["d0", "d1", "d2", "d3"])
+        train_adapter(settings, model, tiny_tokenizer(), examples, [], tmp_path, owners=["d0", "d1", "d2", "d3"])
     assert not (tmp_path / "adapter").exists()
 
 

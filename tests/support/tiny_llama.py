@@ -1,4 +1,4 @@
-"""A random Llama with every trait that hides exporter faults, made in a second: for tests of what is done to weights and files.
+"""A random Llama with every trait that hides faults of training, decoding and export, made in a second: the tests' only one.
 
 Grouped-query attention, tied embeddings, Llama 3's rotary scaling, byte-level BPE with Llama 3's split, rows that K-quants'
 blocks of 256 divide, an adapter on all seven projections, and a chat template with a literal date.
@@ -6,15 +6,20 @@ blocks of 256 divide, an adapter on all seven projections, and a chat template w
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data.prompts import REQUEST, SYSTEM
 from pipeline.export.gguf_tokenizer import LLAMA_3_SPLIT
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = [
     "<|begin_of_text|>",
@@ -76,60 +81,63 @@ def train_tokenizer(vocabulary: int, words: int, seed: int = 0) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+@functools.cache
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """640 tokens with Llama 3's markers and template. Shared by all who ask: copy it before you change it."""
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=train_tokenizer(640, 400),
         bos_token=SPECIAL[0],
         eos_token="<|eot_id|>",
         pad_token=SPECIAL[2],
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
+    return fast
 
 
-def save_base(
-    folder: Path,
-    *,
-    tied: bool = True,
-    shard_size: str = "5GB",
-    dtype: str = "float32",
-    layers: int = 2,
-    width: int = 256,
+def tiny_model(
+    *, width: int = 64, layers: int = 2, tied: bool = True, dtype: str = "float32", positions: int = 3072, spread: float = 1.0,
     seed: int = 0,
-) -> Path:
-    """A whole model folder: 4 heads over 2, weights and norms far from their usual start so that faults show."""
+) -> LlamaForCausalLM:  # fmt: skip
+    """Random weights: 4 heads over 2, weights and norms far from their usual start so that faults show.
+
+    `spread`: over 2, what it says depends on all that it reads; at 1, it mostly says its last token again.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = train_tokenizer(640, 400)
-    save_tokenizer(tokenizer, folder)
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    tokenizer = tiny_tokenizer()
     config = LlamaConfig(
-        vocab_size=640,
+        vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=positions,
         tie_word_embeddings=tied,
         rms_norm_eps=1e-5,
-        initializer_range=1 / math.sqrt(width),
+        initializer_range=spread / math.sqrt(width),
         rope_parameters=ROPE,
-        bos_token_id=ids[SPECIAL[0]],
-        eos_token_id=ids["<|eot_id|>"],
-        pad_token_id=ids[SPECIAL[2]],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model = LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name:
                 weight.add_(0.1 * torch.randn_like(weight))
-    model.save_pretrained(folder, max_shard_size=shard_size)
+    return model
+
+
+def save_base(folder: Path, *, width: int = 256, positions: int = 2048, shard_size: str = "5GB", **changes: Any) -> Path:
+    """`tiny_model` as a whole model folder; rows of 256, which K-quants need, unless told otherwise."""
+    tiny_tokenizer().save_pretrained(folder)
+    tiny_model(width=width, positions=positions, **changes).save_pretrained(folder, max_shard_size=shard_size)
     return folder
 
 
