@@ -18,7 +18,7 @@ from eval.report.page import describe_provenance, render_markdown, write_report
 from eval.scoring.confidence import Confidences, apply_calibration, calibrate, collect_items, score_confidence, score_items
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
-from eval.scoring.metrics import score_split
+from eval.scoring.metrics import Reading, score_readings, score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
 from eval.scoring.score import Scored, match_answers
 from pipeline.run_folder import RunFolder
@@ -32,7 +32,7 @@ def evaluate_split(run: RunFolder, name: str, variant: Variant) -> Path:
     ask_variant(run, variant, documents, out / "completions.jsonl")
     what = "/".join([name, *out.relative_to(run.path / "eval" / name).parts])
     title = f"{run.path.name}: {name}, untuned model" if variant.untuned else f"{run.path.name}: {what}"
-    score_completions(run, name, documents, out, title)
+    score_completions(run, name, documents, out, title, "lenient" if variant.untuned else "strict")
     return out
 
 
@@ -42,8 +42,10 @@ def read_f1(out: Path) -> dict[str, float]:
     return {task: round(figures["f1"], 4) for task, figures in tasks.items()}
 
 
-def score_completions(run: RunFolder, name: str, documents: Sequence[Document], out: Path, title: str) -> None:
-    """From completions.jsonl in `out` to everything that is computed of it."""
+def score_completions(
+    run: RunFolder, name: str, documents: Sequence[Document], out: Path, title: str, compared: Reading
+) -> None:
+    """From completions.jsonl in `out` to everything that is computed of it. `compared`: as in `score_readings`."""
     train = read_split_folder(run.path / "data")["train"]
     rows = [row for _, row in read_jsonl(out / "completions.jsonl")]
     predictions = parse_completions(rows)
@@ -53,6 +55,7 @@ def score_completions(run: RunFolder, name: str, documents: Sequence[Document], 
     faults = find_faults(scored)
     metrics = score_split(train, scored, faults)
     metrics["baselines"] |= score_crf(train, scored, run.path / "eval" / "crf.crfsuite") | read_base_model(run, name, out)
+    metrics["readings"] = score_readings(scored, rows, compared)
     metrics["official"] = score_officially(documents, out)
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":
@@ -82,11 +85,12 @@ def score_officially(documents: Sequence[Document], out: Path) -> dict:
 
 
 def read_base_model(run: RunFolder, name: str, out: Path) -> dict:
-    """The untuned model's figures on the same split, for whatever variant is scored but itself."""
+    """The untuned model's figures on the same split in both readings, for whatever variant is scored but itself."""
     path = run.path / "eval" / name / "base" / "metrics.json"
     if out == path.parent or not path.exists():
         return {}
-    return {"base_model": json.loads(path.read_text(encoding="utf-8"))["tasks"]}
+    readings = json.loads(path.read_text(encoding="utf-8"))["readings"]
+    return {"base_model": readings["strict"]["tasks"], "base_model_lenient": readings["lenient"]["tasks"]}
 
 
 def calibrate_on_validation(

@@ -12,7 +12,7 @@ from data.schema import TASKS
 from eval.report.tables import BASELINES, bounds_of, f1_of, named_figures
 
 MOST_FAULTS = 8
-SHAPES = {"base_model": "diamond", "crf": "cross", "dictionary": "square", "cooccurrence": "triangle"}
+SHAPES = {"base_model_lenient": "diamond", "crf": "cross", "dictionary": "square", "cooccurrence": "triangle"}
 
 
 def forest(metrics: Mapping) -> dict:

@@ -18,7 +18,7 @@ from data.schema import TASKS
 from data.table import percent
 from eval.report.articles import describe_documents, embed_json
 from eval.report.charts import confidence_curves, fault_bars, forest
-from eval.report.tables import BASELINES, bounds_of, build_tables, f1_of, named_figures, render_markdown
+from eval.report.tables import bounds_of, build_tables, f1_of, named_figures, render_markdown, shown_baselines
 from eval.scoring.confidence import Confidences
 from eval.scoring.faults import CATEGORIES, Fault
 from eval.scoring.score import Scored
@@ -82,7 +82,8 @@ def list_cards(metrics: Mapping) -> list[dict]:
         if name == "macro":
             continue
         low, high = map(percent, bounds_of(metrics, name, "f1") or (None, None))
-        beside = [f"{words} {percent(f1)}" for key, words in BASELINES.items() if (f1 := f1_of(metrics, key, name)) is not None]
+        shown = shown_baselines(metrics).items()
+        beside = [f"{words} {percent(f1)}" for key, words in shown if (f1 := f1_of(metrics, key, name)) is not None]
         label = name if name in TASKS else "all tasks (micro)"
         gold = f"{figures['support']:,} gold items"
         cards.append({"label": label, "f1": percent(figures["f1"]), "low": low, "high": high, "beside": beside or [gold]})

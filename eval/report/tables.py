@@ -14,16 +14,17 @@ from data.schema import TASKS
 from data.table import NONE, Table, as_markdown, percent
 
 BASELINES = {
-    "base_model": "untuned",
-    "base_model_lenient": "untuned, lenient",
+    "base_model_lenient": "untuned",
+    "base_model": "untuned, strict",
     "crf": "CRF",
     "dictionary": "dictionary",
     "cooccurrence": "co-occurrence",
 }
 BESIDE = {
     "filtered": "its answers without items that are not in the article as whole words, and without repeats.",
-    "untuned": "the base model before training, asked the same.",
-    "untuned, lenient": "the same answers, read as what a general chat model means by them.",
+    "untuned": "the base model before training, asked the same; its answers are read leniently, as what a general chat model "
+    "means by them (this model's strictly).",
+    "untuned, strict": "the same answers, read as strictly as this model's.",
     "CRF": "a linear-chain tagger trained on the same articles.",
     "dictionary": "the names in train, found in the text.",
     "co-occurrence": "every pair of a chemical and a disease that the dictionary finds.",
@@ -40,7 +41,7 @@ FIGURES = ("F1", "precision", "recall", "tp", "fp", "fn")
 def build_tables(metrics: Mapping, sections: Sequence[str] | None = None) -> list[Table]:
     """The tables of some sections, or all: scores, relations, generalisation, faults, confidence."""
     builders = {
-        "scores": (headline, beside, official),
+        "scores": (headline, readings, beside, official),
         "relations": (conventions,),
         "generalisation": (slices,),
         "faults": (rates, fault_counts),
@@ -82,6 +83,12 @@ def f1_of(metrics: Mapping, baseline: str, task: str) -> float | None:
     return figures["f1"] if isinstance(figures, Mapping) else None
 
 
+def shown_baselines(metrics: Mapping) -> dict[str, str]:
+    """The baselines to show and their words: the untuned model's strict reading only where it is another than the lenient."""
+    both = [[f1_of(metrics, name, task) for task in TASKS] for name in ("base_model", "base_model_lenient")]
+    return {name: words for name, words in BASELINES.items() if name != "base_model" or both[0] != both[1]}
+
+
 def headline(metrics: Mapping) -> Iterator[Table]:
     """Each task's scores with their intervals."""
     rows = []
@@ -99,23 +106,40 @@ def headline(metrics: Mapping) -> Iterator[Table]:
     yield Table(header, tuple(rows), "Precision, recall and F1", note).without_empty()
 
 
+def readings(metrics: Mapping) -> Iterator[Table]:
+    """F1 of the strict and the lenient reading, and which is compared with other models; nothing where they are the same."""
+    found = metrics.get("readings") or {}
+    repaired = ((found.get("lenient") or {}).get("rates") or {}).get("repaired")
+    if not found or not repaired and found["compared"] == "strict":
+        return
+    strict, lenient = (dict(named_figures(found[name])) for name in ("strict", "lenient"))
+    rows = tuple((name, percent(own["f1"]), percent(lenient[name]["f1"])) for name, own in strict.items())
+    note = (
+        f"lenient: mark-up, introductions, numbers, 'None' and the like are mended, in {percent(repaired)} % of answers. "
+        f"Compared with other models: {found['compared']}; every other table here is of the strict reading."
+    )
+    yield Table(("F1", "strict", "lenient"), rows, "Two readings of the answers", note)
+
+
 def beside(metrics: Mapping) -> Iterator[Table]:
     """Each task's F1 beside what needs no training of a language model, and beside what can be reached at all."""
     ceilings, resolvable = metrics.get("ceilings") or {}, metrics.get("resolvable") or {}
     filtered = dict(named_figures((metrics.get("faults") or {}).get("filtered") or {"tasks": {}}))
+    shown = shown_baselines(metrics)
+    columns = [words for words in BESIDE if words in shown.values() or words not in BASELINES.values()]
     rows = tuple(
         (
             name,
             percent(figures["f1"]),
             percent(filtered.get(name, {}).get("f1")),
-            *(percent(f1_of(metrics, baseline, name)) for baseline in BASELINES),
+            *(percent(f1_of(metrics, baseline, name)) for baseline in shown),
             percent(ceilings.get(name)),
             percent(resolvable.get(name)),
         )
         for name, figures in named_figures(metrics)
         if name != "macro"
     )
-    table = Table(("task", "this model", *BESIDE), rows, "F1 beside filtered answers, baselines and ceilings").without_empty()
+    table = Table(("task", "this model", *columns), rows, "F1 beside filtered answers, baselines and ceilings").without_empty()
     if len(table.header) > 2:
         note = " ".join(f"{column}: {words}" for column, words in BESIDE.items() if column in table.header)
         yield replace(table, note=note)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from data.audit import names_not_in_text
+from data.items import share
 from data.schema import TASKS, Document, JsonObject
 from eval.scoring.baselines import score_baselines
 from eval.scoring.faults import Fault, score_faults
+from eval.scoring.lenient import parse_leniently
+from eval.scoring.parse import parse_completions
 from eval.scoring.relation_conventions import score_conventions
-from eval.scoring.score import Scored, score_answers
+from eval.scoring.score import Scored, match_others, score_answers
 from eval.scoring.slices import score_slices
 from eval.scoring.stats import bootstrap_intervals, resolvable_differences
+
+Reading = Literal["strict", "lenient"]
 
 
 def score_split(train: Sequence[Document], scored: Scored, faults: Sequence[Fault]) -> JsonObject:
@@ -28,6 +34,20 @@ def score_split(train: Sequence[Document], scored: Scored, faults: Sequence[Faul
         "slices": score_slices(train, scored),
         "faults": score_faults(scored, main, faults),
     }
+
+
+def score_readings(scored: Scored, rows: Sequence[Mapping[str, Any]], compared: Reading) -> JsonObject:
+    """{"compared", "strict": {"tasks", "micro", "macro", "rates"}, "lenient": the same and its "repaired" share of answers}.
+
+    `scored`: the strict reading of `rows`, which are completions. `compared`: the reading that stands for this model beside
+    others: strict for what was taught the format, lenient for what was not, or its lack of the format would pass for skill.
+    """
+    lenient = match_others(scored, parse_completions(rows, parse_leniently))
+    strict, repaired = score_answers(scored), [lenient.predictions[key].repaired for key in scored.gold]
+    readings = {"strict": strict, "lenient": score_answers(lenient)}
+    kept = {name: {key: own[key] for key in ("tasks", "micro", "macro", "rates")} for name, own in readings.items()}
+    kept["lenient"]["rates"] |= {"repaired": share(sum(repaired), len(repaired))}
+    return {"compared": compared, **kept}
 
 
 def find_ceilings(documents: Sequence[Document]) -> dict[str, float | None]:

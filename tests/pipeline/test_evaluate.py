@@ -12,6 +12,7 @@ import pytest
 from fixed_run import make_run, save_adapter
 
 from data.files import read_jsonl
+from data.prompts import render_answer
 from data.schema import TASKS
 from pipeline.base_model import TINY
 from pipeline.cli import main
@@ -182,6 +183,40 @@ def test_cases_are_asked_as_the_adapter_was_trained(run, monkeypatch):
     monkeypatch.setattr("pipeline.variant.open_variant", note)
     assert evaluate(run, "--cases") == 1
     assert {chat.tasks for chat in asked} == {TASKS}
+
+
+CHATTY = "Sure, here they are:\n\n"
+
+
+def answer_with_gold(run, variant, chats):
+    """An engine that knows the gold, and says it as a chat model does where nobody tuned it."""
+    opening = CHATTY if variant.untuned else ""
+
+    def answers(chat):
+        for task in chat.tasks:
+            completion = opening + render_answer(chat.document.gold(task))
+            yield {"document": chat.document.id, "task": task, "completion": completion, "finish": "stop"}
+
+    return lambda chats: (list(answers(chat)) for chat in chats)
+
+
+def test_an_untuned_model_that_chats_is_read_leniently_where_it_stands_beside(run, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.variant.open_variant", answer_with_gold)
+    assert main(["run", "--out", str(run), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]["test"]
+    assert {task: one["f1"] for task, one in metrics["baselines"]["base_model_lenient"].items()} == dict.fromkeys(TASKS, 1)
+    assert {task: one["f1"] for task, one in metrics["baselines"]["base_model"].items()} == dict.fromkeys(TASKS, 0)
+    assert metrics["readings"]["compared"] == "strict" and metrics["readings"]["lenient"]["rates"]["repaired"] == 0
+    base = json.loads((run / "eval/test/base/metrics.json").read_text(encoding="utf-8"))["readings"]
+    assert base["compared"] == "lenient" and base["lenient"]["rates"]["repaired"] == 1
+    assert (base["strict"]["micro"]["f1"], base["lenient"]["micro"]["f1"]) == (0, 1)
+    assert evaluate(run) == 0
+    for text in (capsys.readouterr().out, *((run / name).read_text(encoding="utf-8") for name in FOR_READERS)):
+        assert "untuned, strict" in text and "its answers are read leniently" in " ".join(text.split())
+    assert "Compared with other models: lenient" in (run / "eval/test/base/report.md").read_text(encoding="utf-8")
+
+
+FOR_READERS = ("README.md", "eval/test/report.md", "eval/test/report.html")
 
 
 def test_a_task_that_train_lacks_is_told_with_a_cure(run, capsys):
