@@ -59,6 +59,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     score.add_argument("gold", type=Path, help="a corpus file, or a run's data/test.jsonl")
     score.add_argument("predictions", type=Path, help="predictions.jsonl, instruct rows, PubTator, BioC or CSV")
     score.add_argument("--official", action="store_true", help="BioCreative V CDR mention, id and relation evaluation")
+    score.add_argument("--allow-missing", action="store_true", help="score answers that the file lacks as empty")
 
     compare = add(commands, "compare", compare_command, "whether two runs on one test set differ by more than chance")
     compare.add_argument("run_a", type=Path)
@@ -250,26 +251,18 @@ def convert_command(options: argparse.Namespace) -> Outcome:
 
 
 def score_command(options: argparse.Namespace) -> Outcome:
+    if options.official and options.allow_missing:
+        from data.schema import InputError
+
+        raise InputError("--official and --allow-missing: the official program leaves out what is missing; give one of them")
     if options.official:
         from eval.official.biocreative import render_official, score_official
 
         figures = score_official(options.gold, options.predictions)
         return figures, render_official(figures), 0
-    from data.corpus import read_corpus
-    from eval.official.other_systems import read_other_system
-    from eval.scoring.parse import Answer
-    from eval.scoring.score import score_predictions
-    from pipeline.summary import render_metrics
+    from pipeline.score_file import score_file
 
-    documents = read_corpus(options.gold).documents
-    given = read_other_system(options.predictions, documents)
-    predictions = {}
-    for document in documents:
-        for task in document.tasks:
-            items = tuple(given.get(document.id, {}).get(task, ()))
-            predictions[document.id, task] = Answer(items, "ok" if items else "empty")
-    metrics = score_predictions(documents, predictions)
-    return metrics, render_metrics(metrics), 0
+    return score_file(options.gold, options.predictions, options.allow_missing)
 
 
 def compare_command(options: argparse.Namespace) -> Outcome:

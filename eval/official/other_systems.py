@@ -1,4 +1,4 @@
-"""Predictions of any system, read as item lists for documents we hold gold for. Told apart by content:
+"""Predictions of any system, read as answers for documents we hold gold for. Told apart by content:
 
     JSON Lines   instruct rows {"prompt", "completion"}, matched by article, or by "document" where the row has one;
                  our completions.jsonl {"document", "task", "completion"} and predictions.jsonl {"document", "task", "items"}
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data.files import first_line, read_jsonl, read_lines
@@ -21,34 +22,40 @@ from data.readers.checks import check_item_name
 from data.readers.pubtator import MARKERS
 from data.readers.rows import article_key, parse_prompt
 from data.schema import MENTION_TYPE, TASKS, Document, InputError, quote
-from eval.official.loose_reader import Found, concept, read_annotations
-from eval.scoring.parse import parse_answer
+from eval.official.loose_reader import Found as Name
+from eval.official.loose_reader import concept, read_annotations
+from eval.scoring.parse import Answer, Predictions, parse_answer
 
-Items = dict[str, dict[str, tuple[Item, ...]]]
-Answer = tuple[str, str, str, tuple[Item, ...]]  # place in the file, document id, task, items
+Found = tuple[str, str, str, Answer]  # place in the file, document id, task, answer
+STATUSES = ("ok", "empty", "malformed", "truncated")
 DELIMITERS = ",;\t"
 
 
-def read_other_system(path: str | Path, documents: Sequence[Document]) -> Items:
-    """The predicted items by document id and task, in the file's order.
+def read_other_system(path: str | Path, documents: Sequence[Document]) -> Predictions:
+    """The answers by document id and task, in the file's order, each with its status.
 
     A document or task that the file says nothing about has no entry: nothing was asked, which is not an empty answer.
     Raises InputError naming file:line (for BioC the document) where the file is none of these, or breaks its own format.
     """
     known = {document.id for document in documents}
     first: dict[tuple[str, str], str] = {}
-    predicted: Items = {}
-    for where, document, task, items in reader_of(path)(path, documents):
+    predicted: dict[tuple[str, str], Answer] = {}
+    for where, document, task, answer in reader_of(path)(path, documents):
         if document not in known:
             raise InputError(f"{where}: document {quote(document)} is none of the {len(known)} documents that are scored")
-        if (document, task) in first and predicted[document][task] != items:
+        if (document, task) in first and predicted[document, task] != answer:
             raise InputError(f"{where}: document {quote(document)}, {task}: another answer stands at {first[document, task]}")
         first.setdefault((document, task), where)
-        predicted.setdefault(document, {})[task] = items
+        predicted[document, task] = answer
     return predicted
 
 
-def reader_of(path: str | Path) -> Callable[[str | Path, Sequence[Document]], Iterator[Answer]]:
+def listed(items: Sequence[Item]) -> Answer:
+    """The answer of a file that says nothing of how it was given."""
+    return Answer(tuple(items), "ok" if items else "empty")
+
+
+def reader_of(path: str | Path) -> Callable[[str | Path, Sequence[Document]], Iterator[Found]]:
     """The reader of the file's format, from its first line that says something."""
     number, line = first_line(path)
     if line.lstrip().startswith("{"):
@@ -62,7 +69,7 @@ def reader_of(path: str | Path) -> Callable[[str | Path, Sequence[Document]], It
     )
 
 
-def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Answer]:
+def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Found]:
     by_article = {article_key(text): document.id for document in documents for text in (document.text, document.article)}
     for where, row in read_jsonl(path):
         document, task = row.get("document"), row.get("task")
@@ -74,10 +81,18 @@ def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Answ
         if not isinstance(document, str) or not isinstance(task, str) or task not in TASKS:
             raise InputError(f'{where}: expected "document" and "task" ({"|".join(TASKS)}), or a "prompt" that holds both')
         if "items" in row:
-            items = _items(row["items"], task, where)
+            answer = _with_status(_items(row["items"], task, where), row.get("status"), where)
         else:
-            items = parse_answer(_text(row, "completion", where), task, row.get("finish", "stop")).items
-        yield where, document, task, items
+            answer = parse_answer(_text(row, "completion", where), task, row.get("finish", "stop"))
+        yield where, document, task, answer
+
+
+def _with_status(items: tuple[Item, ...], status: object, where: str) -> Answer:
+    if status is None:
+        return listed(items)
+    if status not in STATUSES:
+        raise InputError(f'{where}: "status" must be one of {"|".join(STATUSES)}, got {quote(status)}')
+    return replace(listed(items), status=status)
 
 
 def _text(row: dict, key: str, where: str) -> str:
@@ -112,7 +127,7 @@ def _delimiter(header: str) -> str | None:
     return None
 
 
-def _read_csv(path: str | Path, _: Sequence[Document]) -> Iterator[Answer]:
+def _read_csv(path: str | Path, _: Sequence[Document]) -> Iterator[Found]:
     start, header = first_line(path)
     lines = (line + "\n" for number, line in read_lines(path) if number >= start)
     rows = csv.DictReader(lines, delimiter=_delimiter(header) or ",", strict=True)
@@ -129,7 +144,7 @@ def _read_csv(path: str | Path, _: Sequence[Document]) -> Iterator[Answer]:
     except csv.Error as error:
         raise InputError(f"{path}:{rows.reader.line_num + start - 1}: broken CSV: {error}") from None
     for (document, task), (where, items) in answers.items():
-        yield where, document, task, tuple(items)
+        yield where, document, task, listed(items)
 
 
 def _csv_item(row: dict, where: str) -> tuple[tuple[str, str], Item | None]:
@@ -152,14 +167,14 @@ def _csv_item(row: dict, where: str) -> tuple[tuple[str, str], Item | None]:
     return (document, task), _item(names if task == "relations" else names[0], task, where)
 
 
-def _read_annotated(path: str | Path, documents: Sequence[Document]) -> Iterator[Answer]:
+def _read_annotated(path: str | Path, documents: Sequence[Document]) -> Iterator[Found]:
     """For every document of the file, the tasks that the file answers anywhere.
 
     Names are spans of a text, so they are taken as they stand; parts of composite names have no span and are left out.
     """
     read = read_annotations(path)
     types, gold = {f.type for f in read.found}, {document.id: document for document in documents}
-    found: dict[str, list[Found]] = {document: [] for document in read.lines}
+    found: dict[str, list[Name]] = {document: [] for document in read.lines}
     for mention in sorted((f for f in read.found if f.start is not None), key=lambda f: (f.start, f.end)):
         found[mention.document].append(mention)
     relations: dict[str, list[tuple[str, str]]] = {document: [] for document in read.lines}
@@ -171,12 +186,12 @@ def _read_annotated(path: str | Path, documents: Sequence[Document]) -> Iterator
         where = f"{path}:{read.lines[document]}" if read.lines[document] else f"{path}: document {quote(document)}"
         for task, kind in MENTION_TYPE.items():
             if kind in types:
-                yield where, document, task, tuple(f.text for f in found[document] if f.type == kind)
+                yield where, document, task, listed([f.text for f in found[document] if f.type == kind])
         if read.relations:
-            yield where, document, "relations", tuple(relations[document])
+            yield where, document, "relations", listed(relations[document])
 
 
-def first_names(found: Sequence[Found], document: Document | None) -> dict[tuple[str, str], str]:
+def first_names(found: Sequence[Name], document: Document | None) -> dict[tuple[str, str], str]:
     """The first mention of each (type, concept) in the file, else in gold."""
     names: dict[tuple[str, str], str] = {}
     for mention in found:

@@ -197,11 +197,11 @@ def rates(metrics: Mapping) -> Iterator[Table]:
     """What share of answers and items failed; raw and filtered where both are known."""
     faults = metrics.get("faults") or {"raw": metrics}
     versions = {words: faults[name]["rates"] for name, words in VERSIONS.items() if name in faults}
-    kinds = list(next(iter(versions.values())))
+    kinds = [kind for kind in next(iter(versions.values())) if kind != "empty"]  # which many an answer rightly is
     rows = tuple((words, *(percent(own.get(kind)) for kind in kinds)) for words, own in versions.items())
     items = [kind for kind in kinds if kind in OF_ITEMS]
-    note = f"{', '.join(items)}: of items; the others of answers."
-    yield Table(("", *kinds), rows, "Answers and items at fault, percent", note)
+    note = f"{', '.join(items)}: of items; the others of answers. wrongly empty: though gold is not."
+    yield Table(("", *(kind.replace("_", " ") for kind in kinds)), rows, "Answers and items at fault, percent", note)
 
 
 def fault_counts(metrics: Mapping) -> Iterator[Table]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from data.audit import names_not_in_text
@@ -36,7 +36,7 @@ def score_split(train: Sequence[Document], scored: Scored, faults: Sequence[Faul
     }
 
 
-def score_readings(scored: Scored, rows: Sequence[Mapping[str, Any]], compared: Reading) -> JsonObject:
+def score_readings(scored: Scored, rows: Sequence[dict[str, Any]], compared: Reading) -> JsonObject:
     """{"compared", "strict": {"tasks", "micro", "macro", "rates"}, "lenient": the same and its "repaired" share of answers}.
 
     `scored`: the strict reading of `rows`, which are completions. `compared`: the reading that stands for this model beside

@@ -15,7 +15,7 @@ from data.files import read_jsonl, write_jsonl
 from data.prompts import Item, read_answer, read_line
 from data.schema import TASKS, InputError, JsonObject, quote
 
-Status = Literal["ok", "empty", "malformed", "truncated"]
+Status = Literal["ok", "empty", "malformed", "truncated", "missing"]  # missing: a file of another system lacks it
 
 
 @dataclass(frozen=True)

@@ -172,10 +172,14 @@ def exact_match(documents: Sequence[Document], counts: np.ndarray, task: str) ->
 
 
 def count_rates(scored: Scored) -> dict[str, float]:
-    """How answers failed: malformed, truncated and empty as shares of answers; duplicate and ungrounded as shares of items."""
+    """How answers failed: malformed, truncated, empty, wrongly_empty (where gold is not) and missing, where there are such, as
+    shares of answers; duplicate and ungrounded as shares of items.
+    """
     answers = [scored.predictions[key] for key in scored.gold]
-    status = Counter(answer.status for answer in answers)
-    rates = {name: share(status[name], len(answers)) for name in ("malformed", "truncated", "empty")}
+    status = Counter[str](answer.status for answer in answers)
+    status["wrongly_empty"] = sum(scored.predictions[key].status == "empty" for key, gold in scored.gold.items() if gold)
+    kinds = ("malformed", "truncated", "empty", "wrongly_empty", *["missing"] * bool(status["missing"]))
+    rates = {name: share(status[name], len(answers)) for name in kinds}
     items = sum(len(answer.items) for answer in answers)
     distinct = sum(len(scored.predicted[key]) for key in scored.gold)
     ungrounded = sum(

@@ -182,10 +182,11 @@ def render_results(metrics: Mapping | None) -> str:
     if not metrics:
         return "This run has not been evaluated on a test split; nothing is claimed."
     tables = build_tables(metrics, ["scores"])
-    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in metrics.get("rates", {}).items() if rate is not None)
+    known = {name: rate for name, rate in metrics.get("rates", {}).items() if rate is not None and name != "empty"}
+    rates = ", ".join(f"{name.replace('_', ' ')} {rate:.1%}" for name, rate in known.items())
     blocks = ["On the test split.", *map(as_markdown, tables)]
     blocks.append(CONVENTION)
-    blocks += [f"Faults: {rates} (the first three of answers, the others of items)."] if rates else []
+    blocks += [f"Faults: {rates} (duplicate and ungrounded of items, the others of answers)."] if rates else []
     more = render_markdown(metrics, DETAILS).strip()
     blocks += ["<details><summary>By convention and by kind of name</summary>", more, "</details>"] if more else []
     return "\n\n".join(blocks)

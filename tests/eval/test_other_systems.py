@@ -63,6 +63,13 @@ COLUMNS = "Task;Document;Chemical;Disease\nchemicals;1;Zol;\nchemicals;1;Zoltami
 COLUMNS += "chemicals;2;;\ndiseases;2;;\nrelations;2;;\n"
 
 
+def read_items(path: Path) -> dict[str, dict[str, tuple]]:
+    found: dict[str, dict[str, tuple]] = {}
+    for (document, task), answer in read_other_system(path, DOCUMENTS).items():
+        found.setdefault(document, {})[task] = answer.items
+    return found
+
+
 def pubtator(folder: Path) -> str:
     write_pubtator(DOCUMENTS, folder / "gold")
     return (folder / "gold").read_text()
@@ -84,13 +91,13 @@ def pubtator(folder: Path) -> str:
     ],
 )
 def test_every_format_gives_the_same_items(tmp_path, text):
-    assert read_other_system(write(tmp_path, text if isinstance(text, str) else text(tmp_path)), DOCUMENTS) == EXPECTED
+    assert read_items(write(tmp_path, text if isinstance(text, str) else text(tmp_path))) == EXPECTED
 
 
 @pytest.mark.parametrize("article", [DOCUMENTS[0].text, DOCUMENTS[0].article, DOCUMENTS[0].text.upper()])
 def test_rows_without_a_document_are_matched_by_article(tmp_path, article):
     row = {"prompt": render_prompt(article, "diseases"), "completion": "- gout"}
-    assert read_other_system(write(tmp_path, rows(row)), DOCUMENTS) == {"1": {"diseases": ("gout",)}}
+    assert read_items(write(tmp_path, rows(row))) == {"1": {"diseases": ("gout",)}}
 
 
 @pytest.mark.parametrize(
@@ -104,23 +111,23 @@ def test_rows_without_a_document_are_matched_by_article(tmp_path, article):
 )
 def test_answers_are_read_as_our_own(tmp_path, completion, finish, items):
     row = {"document": "1", "task": "chemicals", "completion": completion, "finish": finish}
-    assert read_other_system(write(tmp_path, rows(row)), DOCUMENTS) == {"1": {"chemicals": items}}
+    assert read_items(write(tmp_path, rows(row))) == {"1": {"chemicals": items}}
 
 
 def test_names_may_hold_what_csv_must_quote(tmp_path):
     text = 'document,task,item\n1,chemicals,"1,2-zol, ""pure"""\n'
-    assert read_other_system(write(tmp_path, text), DOCUMENTS) == {"1": {"chemicals": ('1,2-zol, "pure"',)}}
+    assert read_items(write(tmp_path, text)) == {"1": {"chemicals": ('1,2-zol, "pure"',)}}
 
 
 def test_a_task_that_the_file_never_answers_has_no_entry(tmp_path):
     text = "1|t|Zol and gout\n1|a|\n1\t8\t12\tgout\tDisease\n2|t|A\n2|a|B\n"
-    assert read_other_system(write(tmp_path, text), DOCUMENTS) == {"1": {"diseases": ("gout",)}, "2": {"diseases": ()}}
+    assert read_items(write(tmp_path, text)) == {"1": {"diseases": ("gout",)}, "2": {"diseases": ()}}
 
 
 def test_relations_without_mentions_are_named_from_gold_or_by_their_id(tmp_path):
     text = "1\tCID\tMESH:C1\tD1\n1\tCID\tC1\tD9\n"
     expected = {"1": {"relations": (("Zol", "gout"), ("Zol", "MESH:D9"))}}
-    assert read_other_system(write(tmp_path, text), DOCUMENTS) == expected
+    assert read_items(write(tmp_path, text)) == expected
 
 
 ROW = {"document": "1", "task": "chemicals", "items": ["Zol"]}
@@ -175,4 +182,4 @@ def test_the_corpus_predicts_itself(shared_data):
     documents = read_pubtator(shared_data / "CDR_DevelopmentSet.PubTator.txt")
     for ending in ("PubTator.txt", "BioC.xml"):
         predicted = read_other_system(shared_data / f"CDR_DevelopmentSet.{ending}", documents)
-        assert all(set(predicted[d.id][task]) == set(d.gold(task)) for d in documents for task in d.tasks)
+        assert all(set(predicted[d.id, task].items) == set(d.gold(task)) for d in documents for task in d.tasks)
