@@ -1,9 +1,10 @@
-"""What tests share: the folder of corpus files, which are for tests and measurements and not the project's to ship."""
+"""What tests share: invented corpus files, and real ones, which are for tests and not the project's to ship."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,27 @@ from hypothesis import settings
 # How long an example takes says more of a busy machine than of the code.
 settings.register_profile("medner", deadline=None)
 settings.load_profile("medner")
+
+
+FILES = Path(__file__).parent / "files"
+
+
+class Corpus(NamedTuple):
+    """One corpus as PubTator and as BioC, and articles as rows in the user's form."""
+
+    pubtator: Path
+    bioc: Path
+    rows: Path
+
+
+@pytest.fixture(scope="session", params=["invented", "shared"])
+def corpus(request) -> Corpus:
+    """Eight invented articles in BC5CDR's form; and BC5CDR itself with the user's rows, where the shared folder is there."""
+    if request.param == "invented":
+        return Corpus(FILES / "invented.PubTator.txt", FILES / "invented.BioC.xml", FILES / "invented.rows.jsonl")
+    folder = request.getfixturevalue("shared_data")
+    names = ("CDR_DevelopmentSet.PubTator.txt", "CDR_DevelopmentSet.BioC.xml", "both_rel_instruct_all.jsonl")
+    return Corpus(*(folder / name for name in names))
 
 
 @pytest.fixture(scope="session")

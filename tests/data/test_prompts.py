@@ -23,8 +23,8 @@ DOCUMENT = Document(
 
 
 @pytest.fixture(scope="module")
-def users_rows(shared_data):
-    return read_rows(shared_data / "both_rel_instruct_all.jsonl")
+def users_rows(corpus):
+    return read_rows(corpus.rows)
 
 
 def is_name(text):
@@ -51,7 +51,6 @@ def test_answers_are_written_as_a_chat_template_leaves_them(items):
 
 
 def test_every_answer_of_the_users_rows_is_read_back(users_rows):
-    assert len(users_rows) == 3000
     for row in users_rows:
         assert read_answer(render_answer(row.items), row.task) == (list(row.items), [])
 
@@ -65,9 +64,8 @@ def test_every_document_of_the_users_rows_is_read_back(users_rows):
 
 def test_the_users_relations_are_counted(users_rows):
     rows = [row for row in users_rows if row.task == "relations"]
-    assert len(rows) == 1000
-    assert sum(len(row.items) for row in rows) == 2050
-    assert len({(row.key, item) for row in rows for item in row.items}) == 2049
+    items, distinct = sum(len(row.items) for row in rows), len({(row.key, item) for row in rows for item in row.items})
+    assert (len(users_rows), len(rows), items, distinct) in [(24, 8, 12, 12), (3000, 1000, 2050, 2049)]
 
 
 @pytest.mark.parametrize(
@@ -122,10 +120,11 @@ def test_prompts_are_trimmed_and_say_what_is_asked(task):
     assert "Text" not in render_next_prompt(task)
 
 
-def test_prompts_are_those_of_the_users_rows(shared_data):
-    with (shared_data / "both_rel_instruct_all.jsonl").open(encoding="utf-8") as file:
-        first = [json.loads(next(file)) for _ in range(9)]
-    for row in first:
+def test_prompts_are_those_of_the_users_rows(corpus):
+    with corpus.rows.open(encoding="utf-8") as file:
+        some = [json.loads(line) for n, line in enumerate(file) if n % 7 == 0]
+    assert {parse_prompt(row["prompt"], "")[1] for row in some} == set(TASKS)
+    for row in some:
         article, task = parse_prompt(row["prompt"], "")
         assert render_prompt(article, task).casefold() + "\n" == row["prompt"].casefold()
 

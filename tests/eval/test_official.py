@@ -1,4 +1,4 @@
-"""Official scores: hand-counted cases a second and naive implementation, the official example."""
+"""Official scores: hand-counted cases, a second and naive implementation, the official example."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data.schema import InputError
 from eval.official.biocreative import render_official, score_official
 
+FILES = Path(__file__).parents[1] / "files"
 HEAD = "1|t|Gout after zoltamine\n1|a|Zoltamine and gout.\n"
 GOLD = HEAD + "1\t0\t4\tGout\tDisease\tD1\n1\t11\t20\tzoltamine\tChemical\tC1\n1\tCID\tC1\tD1\n"
 
@@ -196,6 +197,13 @@ def naive_score(gold: str, predicted: str, evaluation: str, types: list[str]) ->
     return len(right), len(said) - len(right), len(wanted) - len(right)
 
 
+def check_against_naive(gold: str, predicted: str, figures: dict) -> None:
+    for evaluation in ("mention", "id"):
+        for name, types in NAIVE_TYPES.items():
+            assert counts(figures[evaluation][name]) == naive_score(gold, predicted, evaluation, types), (evaluation, name)
+    assert counts(figures["relation"]["CID"]) == naive_score(gold, predicted, "relation", [])
+
+
 DOCUMENT = st.sampled_from(["1", "2", "x"])
 OFFSET = st.sampled_from(["0", "1", "2", "02", "7", "-1", "y", "3.0"])
 ID = st.sampled_from(["D1", "D2", "MESH:D1", "mesh:D1", "CHEBI:1", "OMIM:1", "-1", "", "D1|D2", "D2|-1", "|D1", "D1+D2"])
@@ -210,11 +218,7 @@ FILE = st.lists(MENTION | SCORED | CLAIMED, max_size=14).map(lambda rows: HEAD +
 @settings(max_examples=100, deadline=None)
 @given(FILE, FILE)
 def test_any_file_scores_as_the_naive_implementation_says(tmp_path_factory, gold, predicted):
-    figures = score(tmp_path_factory.mktemp("any"), gold, predicted)
-    for evaluation in ("mention", "id"):
-        for name, types in NAIVE_TYPES.items():
-            assert counts(figures[evaluation][name]) == naive_score(gold, predicted, evaluation, types), (evaluation, name)
-    assert counts(figures["relation"]["CID"]) == naive_score(gold, predicted, "relation", [])
+    check_against_naive(gold, predicted, score(tmp_path_factory.mktemp("any"), gold, predicted))
 
 
 @settings(max_examples=25, deadline=None)
@@ -249,7 +253,26 @@ def test_the_official_example_gives_the_programs_counts(shared_data):
     assert [round(relations[key], 4) for key in ("precision", "recall", "f1")] == [0.1445, 0.7317, 0.2413]
 
 
-def test_both_formats_of_the_corpus_score_alike(shared_data):
-    pubtator, bioc = (shared_data / f"CDR_DevelopmentSet.{ending}" for ending in ("PubTator.txt", "BioC.xml"))
-    for row in (row for key in ("mention", "id", "relation") for row in score_official(pubtator, bioc)[key].values()):
+def test_an_invented_example_in_the_official_ones_form_gives_its_counts_by_hand():
+    """Per article, (tp, fp, fn): names 3 1 3, 3 0 3, 0 0 2, 6 0 0, 2 1 3, 2 0 4, none, 2 2 5; their ids 2 1 0, 3 0 1, 0 0 1,
+    2 0 0, 1 1 2, 2 0 1, none, 4 0 1; relations 1 1 0, 1 1 2, 0 1 1, none, 3 1 0, 0 0 2, none, 2 1 2.
+    """
+    gold = FILES / "invented.PubTator.txt"
+    predicted = [FILES / f"invented.predicted-{what}.PubTator" for what in ("names", "relations")]
+    names, related = (score_official(gold, path) for path in predicted)
+    assert counts(names["mention"]["Disease"]) == (18, 4, 20)
+    assert counts(names["id"]["Disease"]) == (14, 2, 6)
+    assert counts(names["mention"]["both"]) == (19, 5, 55)  # a disease where gold has chemicals alone now counts
+    ignored = {"unknown_document": 1, "document_without_gold": 1, "duplicate": 1, "without_id": 1}
+    assert {name: n for name, n in names["ignored"].items() if n} == ignored
+    relations = related["relation"]["CID"]
+    assert counts(relations) == (7, 5, 7)
+    assert [round(relations[key], 4) for key in ("precision", "recall", "f1")] == [0.5833, 0.5, 0.5385]
+    for path, figures in zip(predicted, (names, related), strict=True):
+        check_against_naive(gold.read_text(encoding="utf-8"), path.read_text(encoding="utf-8"), figures)
+
+
+def test_both_formats_of_a_corpus_score_alike(corpus):
+    figures = score_official(corpus.pubtator, corpus.bioc)
+    for row in (row for key in ("mention", "id", "relation") for row in figures[key].values()):
         assert (row["fp"], row["fn"], row["f1"]) == (0, 0, 1.0)

@@ -56,8 +56,8 @@ def test_predictions_are_scored_officially(tmp_path, title):
     assert figures["warnings"] == {"foreign_id": 0, "text_differs": 0}
 
 
-def test_gold_names_put_back_score_as_gold(shared_data, tmp_path):
-    gold = shared_data / "CDR_DevelopmentSet.PubTator.txt"
+def test_gold_names_put_back_score_as_gold(corpus, tmp_path):
+    gold = corpus.pubtator
     documents = read_pubtator(gold)
     items = {document.id: {task: document.gold(task) for task in ("chemicals", "diseases")} for document in documents}
     assert write_predictions(documents, items, tmp_path / "predictions.PubTator") < 10

@@ -178,8 +178,8 @@ def test_faults_are_one_line_with_file_and_line(tmp_path, text, place, reason):
     assert "\n" not in str(error.value)
 
 
-def test_the_corpus_predicts_itself(shared_data):
-    documents = read_pubtator(shared_data / "CDR_DevelopmentSet.PubTator.txt")
-    for ending in ("PubTator.txt", "BioC.xml"):
-        predicted = read_other_system(shared_data / f"CDR_DevelopmentSet.{ending}", documents)
+def test_a_corpus_predicts_itself(corpus):
+    documents = read_pubtator(corpus.pubtator)
+    for path in (corpus.pubtator, corpus.bioc):
+        predicted = read_other_system(path, documents)
         assert all(set(predicted[d.id, task].items) == set(d.gold(task)) for d in documents for task in d.tasks)
