@@ -231,9 +231,12 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, with "+" where files were changed; None outside of one."""
+    """The commit of this checkout, with "+" where files were changed; None outside of one, or without git."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=40"]
-    asked = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    try:
+        asked = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:  # a slim container has none
+        return None
     return asked.stdout.strip() or None if asked.returncode == 0 else None
 
 

@@ -106,6 +106,9 @@ def describe_provenance(path: Path) -> list[str]:
     named = {"answered through": "engine", "model": "model", "served as": "served", "revision": "revision", "layout": "layout"}
     hashes = {"weights sha256": "sha256", "adapter sha256": "adapter_sha256", "base sha256": "base_sha256"}
     lines = [f"{words} {found[key]}" for words, key in named.items() if found.get(key)]
-    lines += [f"{words} {str(found[key])[:12]}" for words, key in hashes.items() if found.get(key)]
+    for words, key in hashes.items():
+        # one hash, or one for each file of a folder's weights
+        files = found.get(key) if isinstance(found.get(key), dict) else {"": found.get(key)}
+        lines += [f"{words} {digest[:12]}{name and f' ({name})'}" for name, digest in files.items() if digest]
     lines += ["grounded"] if found.get("grounded") else []
     return lines

@@ -321,6 +321,13 @@ def test_the_head_says_what_produced_the_answers(tmp_path):
     assert describe_provenance(path) == lines
 
 
+def test_a_folder_of_weights_is_named_with_the_hash_of_each_file(tmp_path):
+    path = tmp_path / "provenance.json"
+    found = {"base_sha256": {"model.safetensors": "ab" * 32}, "adapter_sha256": "cd" * 32}
+    path.write_text(json.dumps(found), encoding="utf-8")
+    assert describe_provenance(path) == ["adapter sha256 cdcdcdcdcdcd", "base sha256 abababababab (model.safetensors)"]
+
+
 def test_every_baseline_there_is_stands_beside_the_model():
     documents = [article(i) for i in range(6)]
     names = ("base_model", "base_model_lenient", "crf", "dictionary")

@@ -238,3 +238,8 @@ def test_what_a_kill_left_before_the_first_manifest_is_begun_again(tmp_path, dat
     write_text(tmp_path / "runs" / "killed" / "config.yaml", "model:\n  name: other\n")
     run = open_run(tmp_path / "runs" / "killed", EXPLICIT, data, fresh=fresh)
     assert read_run(run.path).settings.model.name == "tiny"
+
+
+def test_a_machine_without_git_still_runs(tmp_path, data, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert open_run(tmp_path / "run", EXPLICIT, data, fresh=False).manifest["git_commit"] is None
