@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.files import read_jsonl, write_json, write_text
+from data.files import write_json, write_text
 from data.readers.pubtator import write_pubtator
 from data.schema import Document
 from data.split import read_split_folder
@@ -15,7 +15,15 @@ from data.table import escape_markdown
 from eval.official.biocreative import score_official
 from eval.official.offsets import write_predictions as write_pubtator_predictions
 from eval.report.page import describe_provenance, render_markdown, write_report
-from eval.scoring.confidence import Confidences, apply_calibration, calibrate, collect_items, score_confidence, score_items
+from eval.scoring.confidence import (
+    Confidences,
+    apply_calibration,
+    calibrate,
+    collect_items,
+    read_completions,
+    score_confidence,
+    score_items,
+)
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
 from eval.scoring.metrics import Reading, score_readings, score_split
@@ -47,7 +55,7 @@ def score_completions(
 ) -> None:
     """From completions.jsonl in `out` to everything that is computed of it. `compared`: as in `score_readings`."""
     train = read_split_folder(run.path / "data")["train"]
-    rows = [row for _, row in read_jsonl(out / "completions.jsonl")]
+    rows = read_completions(out / "completions.jsonl")
     predictions = parse_completions(rows)
     write_predictions(predictions, out / "predictions.jsonl")
     write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
@@ -101,7 +109,7 @@ def calibrate_on_validation(
     `out`: the folder of the test answers; those of validation stand in the folder of the same variant.
     """
     path = run.path / "eval" / "validation" / out.relative_to(run.path / "eval" / "test") / "completions.jsonl"
-    known = [row for _, row in read_jsonl(path)] if path.exists() else []
+    known = read_completions(path) if path.exists() else []
     if not known or not all("logprobs" in row for row in known):
         return None, None
     matched = match_answers(read_split_folder(run.path / "data")["validation"], parse_completions(known))

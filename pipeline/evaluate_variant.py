@@ -17,7 +17,15 @@ from data.schema import Document, InputError
 from data.split import read_split_folder
 from data.text import normalise
 from eval.scoring.cases import CASES, check_cases, render_cases
-from eval.scoring.confidence import apply_calibration, calibrate, collect_items, keep_confident, score_confidence, score_items
+from eval.scoring.confidence import (
+    apply_calibration,
+    calibrate,
+    collect_items,
+    keep_confident,
+    read_completions,
+    score_confidence,
+    score_items,
+)
 from eval.scoring.parse import parse_completions, write_predictions
 from eval.scoring.score import match_answers, match_others, score_answers
 from pipeline.evaluate_split import evaluate_split
@@ -94,7 +102,8 @@ def cut_to_precision(run: RunFolder, split: str, variant: Variant, min_precision
 
 def describe_cut(task: str, section: dict) -> str:
     if section["threshold"] is None:
-        return f"{task:12} no threshold reaches it on validation: nothing is kept"
+        count, wanted = section["items"]["validation"], section["min_precision"]
+        return f"{task:12} no threshold can promise {wanted:.0%} on {count} validation items: nothing is kept"
     every, kept = section["test"]["all"], section["test"]["kept"]
     return (
         f"{task:12} threshold {section['threshold']:.3f}: precision {every['precision']:.1%} -> {kept['precision']:.1%}, "
@@ -106,4 +115,4 @@ def ask_with_logprobs(run: RunFolder, split: str, variant: Variant) -> list[dict
     """The variant's completions of a split, those that are missing asked now."""
     path = run.path / "eval" / split / variant_folder(run, variant) / "completions.jsonl"
     ask_variant(run, variant, read_split_folder(run.path / "data")[split], path)
-    return [row for _, row in read_jsonl(path)]
+    return read_completions(path)

@@ -76,17 +76,18 @@ def content_hash(text: str) -> str:
 
 
 def list_cards(metrics: Mapping) -> list[dict]:
-    """The figures to read first, {"label", "f1", "low", "high", "beside"}: F1, its interval, and the baselines' F1."""
+    """The figures to read first, {"label", "f1", "spread", "beside"}: F1, its interval, and the baselines' F1."""
     cards = []
     for name, figures in named_figures(metrics):
         if name == "macro":
             continue
-        low, high = map(percent, bounds_of(metrics, name, "f1") or (None, None))
+        bounds = [percent(bound) for bound in bounds_of(metrics, name, "f1") or ()]
+        spread = f"95 % interval {' to '.join(bounds)}" if bounds else "no interval: all right or all wrong"
         shown = shown_baselines(metrics).items()
         beside = [f"{words} {percent(f1)}" for key, words in shown if (f1 := f1_of(metrics, key, name)) is not None]
         label = name if name in TASKS else "all tasks (micro)"
         gold = f"{figures['support']:,} gold items"
-        cards.append({"label": label, "f1": percent(figures["f1"]), "low": low, "high": high, "beside": beside or [gold]})
+        cards.append({"label": label, "f1": percent(figures["f1"]), "spread": spread, "beside": beside or [gold]})
     return cards
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from data.items import show
 from data.schema import TASKS
 from data.table import NONE, Table, as_markdown, percent
+from eval.scoring.confidence import LEAST
 
 BASELINES = {
     "base_model_lenient": "untuned",
@@ -32,7 +33,6 @@ BESIDE = {
     "resolvable": "the difference that a test set of this size finds in 80 of 100 comparisons with another system on other "
     "articles; on the same articles less is enough (medner compare).",
 }
-FEW = 30  # articles, below which resampling them understates the spread
 VERSIONS = {"raw": "as answered", "filtered": "filtered"}
 OF_ITEMS = ("duplicate", "ungrounded")
 FIGURES = ("F1", "precision", "recall", "tp", "fp", "fn")
@@ -100,8 +100,10 @@ def headline(metrics: Mapping) -> Iterator[Table]:
         f"{metrics['documents']:,} articles; percent, with 95 % intervals from resampling articles. Names are compared as "
         "sets, per article, after normalisation; all that is predicted and not gold is a false positive. exact: whole answers."
     )
-    if metrics["documents"] < FEW:
-        note += f" Under {FEW} articles these intervals are too narrow."
+    if any(bounds_of(metrics, name, "f1") is None for name, figures in named_figures(metrics) if figures.get("support")):
+        note += " What is all right or all wrong has no interval."
+    if metrics.get("interval_remark"):
+        note += f" {metrics['interval_remark']}."
     header = ("task", "F1", "precision", "recall", "tp", "fp", "fn", "gold", "exact")
     yield Table(header, tuple(rows), "Precision, recall and F1", note).without_empty()
 
@@ -228,15 +230,16 @@ def _example(example: Mapping) -> str:
 def confidence(metrics: Mapping) -> Iterator[Table]:
     rows = []
     for task, own in (metrics.get("confidence") or {}).items():
-        threshold = "out of reach" if own["threshold"] is None else f"{own['threshold']:.2f}"
+        threshold = "none promises it" if own["threshold"] is None else f"{own['threshold']:.2f}"
         kept, whole = own["test"]["kept"], own["test"]["all"]
         row = (task, percent(own["calibration_error"]), percent(own["min_precision"]), threshold)
         moved = (f"{percent(whole[figure])} → {percent(kept[figure])}" for figure in ("precision", "recall"))
         rows.append((*row, *moved, f"{kept['items']:,} of {whole['items']:,}"))
     if rows:
         note = (
-            "Each item's mean token log-probability, made a probability on validation. The threshold is the lowest that "
-            "reaches the wanted precision on validation; what it does to test is on the right."
+            "Each item's mean token log-probability, made a probability on validation. The threshold is the lowest at which "
+            f"{LEAST} or more validation items show the wanted precision (its lower 95 % bound, items taken as independent); "
+            "what it does to test is on the right."
         )
         header = ("task", "calibration error", "wanted precision", "threshold", "test precision", "test recall", "items kept")
         yield Table(header, tuple(rows), "Confidence", note)

@@ -13,13 +13,15 @@ from data.schema import Document, InputError, JsonObject
 from data.table import Table, as_text, percent
 from eval.scoring.parse import Predictions
 from eval.scoring.score import count_documents
-from eval.scoring.stats import RESAMPLES, SHUFFLES, compare_counts
+from eval.scoring.stats import RESAMPLES, SHUFFLES, compare_counts, remark_on
 
 LEVEL = 0.05
 
 
 def compare(documents: Sequence[Document], predictions_a: Predictions, predictions_b: Predictions) -> JsonObject:
-    """{"documents", "resamples", "shuffles", "level", "scores": {task, "micro" or "macro": as `stats.compare_counts`}}.
+    """{"documents", "interval_remark", "resamples", "shuffles", "level", "scores": {task, "micro" or "macro": …}}.
+
+    Each of the scores is as `stats.compare_counts` gives it.
 
     Both predictions must answer every document's every task. For runs that hold their own documents, call
     `check_same_test` first.
@@ -27,6 +29,7 @@ def compare(documents: Sequence[Document], predictions_a: Predictions, predictio
     a, b = (count_documents(documents, predictions) for predictions in (predictions_a, predictions_b))
     return {
         "documents": len(documents),
+        "interval_remark": remark_on(len(documents)),
         "resamples": RESAMPLES,
         "shuffles": SHUFFLES,
         "level": LEVEL,
@@ -64,19 +67,22 @@ def render_comparison(comparison: JsonObject, names: tuple[str, str] = ("A", "B"
 def comparison_table(comparison: JsonObject, names: tuple[str, str]) -> Table:
     rows = []
     for task, row in comparison["scores"].items():
-        low, high = (f"{100 * bound:+.1f}" for bound in row["ci95"])
-        p = max(row["p_bootstrap"], row["p_randomisation"])
-        verdict = "differs" if p < comparison["level"] else "not told apart"
-        change = f"{100 * row['difference']:+.1f} ({low} to {high})"
-        rows.append((task, percent(row["a"]), percent(row["b"]), change, f"{p:.3f}", percent(row["resolvable"]), verdict))
+        bounds = [f"{100 * bound:+.1f}" for bound in row["ci95"] or ()]
+        verdict = "differs" if row["p_corrected"] < comparison["level"] else "not told apart"
+        change = f"{100 * row['difference']:+.1f}" + (f" ({' to '.join(bounds)})" if bounds else "")
+        p_values = (f"{row[name]:.3f}" for name in ("p", "p_corrected"))
+        rows.append((task, percent(row["a"]), percent(row["b"]), change, *p_values, percent(row["resolvable"]), verdict))
     title = (
         f"F1 on the same {comparison['documents']:,} documents, percent; difference = {names[1]} - {names[0]}, 95 % interval"
     )
     note = (
         f"p: the larger of paired bootstrap's ({comparison['resamples']:,} resamples of documents) and approximate "
-        f"randomisation's ({comparison['shuffles']:,} shuffles). differs: p under {comparison['level']}, not corrected for "
-        "several tasks. resolvable: the smallest difference that this test set would find in 80 of 100 tries, for two systems "
+        f"randomisation's ({comparison['shuffles']:,} shuffles). corrected: by Holm's method, since {len(rows)} rows are "
+        f"tested at once. differs: corrected p under {comparison['level']}. resolvable: the smallest difference that this test "
+        "set would find in 80 of 100 tries, for two systems "
         "that agree as these do."
     )
-    header = ("task", *names, "difference", "p", "resolvable", "verdict")
+    if comparison["interval_remark"]:
+        note = f"{comparison['interval_remark']}. {note}"
+    header = ("task", *names, "difference", "p", "corrected", "resolvable", "verdict")
     return Table(header, tuple(rows), title, note, words=("verdict",))

@@ -1,4 +1,4 @@
-"""How sure the model was of each item, what that is worth, and the threshold that buys a wanted precision.
+"""How sure the model was of each item, what that is worth, and the threshold for a wanted precision.
 
 completions.jsonl rows with "logprobs": [[token text, log-probability], …], joined the completion -> a score per item. Scores
 become probabilities by Platt scaling per task, fitted on validation only; a threshold is chosen there too, and what it costs
@@ -9,17 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
 
 import numpy as np
 
+from data.files import read_jsonl
 from data.items import normalise_item, share
 from data.prompts import Item, read_line
-from data.schema import TASKS, InputError, JsonObject
+from data.schema import TASKS, InputError, JsonObject, quote
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.score import Scored
+from eval.scoring.stats import lower_bound
 
 Confidences = Mapping[tuple[str, str], tuple[float, ...]]  # by (document id, task), one for each of the answer's items
 BINS = 10
+LEAST = 30  # items of validation that a threshold must leave
+
+
+def read_completions(path: str | Path) -> list[JsonObject]:
+    """The rows of completions.jsonl. Raises InputError, naming file:line, for log-probabilities that are none."""
+    rows = []
+    for where, row in read_jsonl(path):
+        if "logprobs" in row:
+            check_logprobs(row, where)
+        rows.append(row)
+    return rows
 
 
 def score_items(rows: Iterable[JsonObject]) -> Confidences:
@@ -54,10 +69,21 @@ def read_logprobs(row: JsonObject) -> list[tuple[str, float]]:
     where = f"completions: {row['document']!r}, {row['task']}"
     if "logprobs" not in row:
         raise InputError(f"{where}: no logprobs; generate with them (eval.logprobs=true)")
+    check_logprobs(row, where)
+    return [(token, value) for token, value in row["logprobs"]]
+
+
+def check_logprobs(row: JsonObject, where: str) -> None:
     tokens = row["logprobs"]
     if not isinstance(tokens, list) or not tokens and row["completion"]:
-        raise InputError(f"{where}: logprobs is {tokens!r} beside an answer; expected [[token, log-probability], …]")
-    return tokens
+        raise InputError(f"{where}: logprobs is {quote(tokens)} beside an answer; expected [[token, log-probability], …]")
+    for pair in tokens:
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and is_number(pair[1])):
+            raise InputError(f"{where}: logprobs holds {quote(pair)}; expected [token, log-probability]")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def item_places(completion: str, task: str, finish: str) -> list[tuple[int, int]]:
@@ -188,18 +214,23 @@ def risk_coverage(items: TaskItems) -> list[JsonObject]:
 
 
 def choose_threshold(items: TaskItems, min_precision: float) -> float | None:
-    """The lowest score at which validation's items reach the precision, so that most are kept; None where none does.
+    """The lowest score above which validation shows the precision, so that most items are kept; None where none does.
 
-    Raises InputError for a precision that is none.
+    Shown: the one-sided 95 % lower bound of the share that is right reaches it, on `LEAST` items or more, so that a few lucky
+    ones promise nothing. Raises InputError for a precision that is none.
     """
     if not 0 < min_precision <= 1:
         raise InputError(f"--min-precision {min_precision}: expected a fraction over 0 and up to 1, such as 0.9")
-    reached = [point["threshold"] for point in risk_coverage(items) if point["precision"] >= min_precision]
-    return min(reached, default=None)
+    shown = []
+    for point in risk_coverage(items):
+        kept = round(point["coverage"] * len(items.scores))
+        if kept >= LEAST and lower_bound(round(point["precision"] * kept), kept) >= min_precision:
+            shown.append(point["threshold"])
+    return min(shown, default=None)
 
 
 def keep_confident(predictions: Predictions, confidences: Confidences, thresholds: Mapping[str, float | None]) -> Predictions:
-    """The predictions without the items under their task's threshold; all of them where it is None."""
+    """The predictions without the items under their task's threshold, and without any where it is None."""
     kept = {}
     for (document, task), answer in predictions.items():
         threshold = thresholds[task]

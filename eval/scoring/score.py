@@ -20,7 +20,7 @@ from data.prompts import Item
 from data.schema import TASKS, Document, InputError, JsonObject
 from data.text import FoldedText
 from eval.scoring.parse import Answer, Predictions
-from eval.scoring.stats import bootstrap_f1, f1_of, interval, resample_weights
+from eval.scoring.stats import bootstrap_f1, f1_of, interval, remark_on, resample_weights
 
 Key = tuple[str, str]  # (document id, task)
 Items = Mapping[Item, Item]  # by normalised item, the item as it was first written
@@ -122,13 +122,14 @@ def score_predictions(documents: Sequence[Document], predictions: Predictions) -
 
 
 def score_answers(scored: Scored) -> JsonObject:
-    """{"tasks", "micro", "macro", "rates", "documents"} of metrics.json."""
+    """{"tasks", "micro", "macro", "rates", "documents", "interval_remark"} of metrics.json."""
     return {
         "tasks": score_tasks(scored),
         "micro": score_counts(np.sum(list(scored.counts.values()), axis=0), scored.weights),
         "macro": score_macro(scored.counts, scored.weights),
         "rates": count_rates(scored),
         "documents": len(scored.documents),
+        "interval_remark": remark_on(len(scored.documents)),
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from data.schema import Document, InputError, Mention
+from data.schema import TASKS, Document, InputError, Mention, Relation
 from eval.scoring.compare import check_same_test, compare, render_comparison
 from eval.scoring.parse import Answer
 
@@ -29,9 +30,32 @@ def test_compare_and_render():
     assert (row["a"], row["b"], row["difference"]) == (0, 1, 1)
     assert row["p_randomisation"] < 0.001
     table = render_comparison(comparison, ("first", "second"))
-    assert re.search(r"^chemicals +0\.0 +100\.0 +\+100\.0 \(\+100\.0 to \+100\.0\) +0\.0\d\d ", table, re.MULTILINE)
+    assert re.search(r"^chemicals +0\.0 +100\.0 +\+100\.0 +0\.0\d\d +0\.0\d\d ", table, re.MULTILINE)
+    assert "corrected: by Holm's method, since 5 rows are tested" in " ".join(table.split()) and "too narrow" not in table
     assert table.splitlines()[2].endswith("differs")
     assert "|" not in table
+
+
+def test_five_rows_of_equal_systems_seldom_differ_anywhere():
+    """Uncorrected, one in six such comparisons shows a difference in some row."""
+    chance, documents = np.random.default_rng(7), [Document(f"d{n}", "…", None, NAMED, PAIRED) for n in range(40)]
+    found, families = [], 60
+    for _ in range(families):
+        a, b = ({(d.id, t): Answer(tuple(i for i in d.gold(t) if chance.random() < 0.7), "ok") for d in documents
+                 for t in TASKS} for _ in range(2))  # fmt: skip
+        found.append(list(compare(documents, a, b)["scores"].values()))
+    anywhere = {p: sum(any(row[p] < 0.05 for row in rows) for rows in found) for p in ("p", "p_corrected")}
+    assert anywhere["p_corrected"] <= 0.1 * families and anywhere["p_corrected"] < anywhere["p"]
+
+
+NAMED = tuple(Mention(name, kind) for kind in ("Chemical", "Disease") for name in (f"{kind} {letter}" for letter in "abcd"))
+PAIRED = tuple(Relation(f"Chemical {letter}", f"Disease {letter}") for letter in "abcd")
+
+
+def test_few_articles_are_said_to_be_few():
+    few = DOCUMENTS[:5]
+    comparison = compare(few, answers(few, right=True), answers(few, right=False))
+    assert "5 articles: under 30, these intervals are too narrow" in render_comparison(comparison)
 
 
 def test_equal_runs_are_not_told_apart():

@@ -73,7 +73,10 @@ def test_as_many_scores_as_items(completion, task, finish):
     assert len(item_places(completion, task, finish)) == len(parse_answer(completion, task, finish).items)
 
 
-@pytest.mark.parametrize("given", [{}, {"logprobs": None}, {"logprobs": []}])
+WITHOUT = [{}, *({"logprobs": value} for value in (None, [], ["- b"], [["- b", None]], [["- b", math.nan]]))]
+
+
+@pytest.mark.parametrize("given", WITHOUT)
 def test_rows_without_logprobs_are_refused_with_their_place(given):
     with pytest.raises(InputError, match="'a', chemicals: .*logprobs"):
         score_items([{"document": "a", "task": "chemicals", "completion": "- b", "finish": "stop"} | given])
@@ -142,22 +145,49 @@ def test_reliability_by_hand():
     assert calibration_error(FOUR) == pytest.approx((0.1 + 2 * 0.3 + 0.1) / 4)
 
 
-@pytest.mark.parametrize(("wanted", "threshold"), [(1.0, 0.9), (0.6, 0.8), (0.5, 0.1), (0.01, 0.1)])
-def test_threshold_by_hand(wanted, threshold):
-    assert choose_threshold(FOUR, wanted) == threshold
+def graded(*runs: tuple[int, bool]) -> TaskItems:
+    """Items by falling score, in runs of (count, whether right)."""
+    correct = [right for count, right in runs for _ in range(count)]
+    return TaskItems(np.linspace(1, 0.5, len(correct)), np.array(correct), sum(correct))
 
 
-def test_threshold_out_of_reach():
-    assert choose_threshold(TaskItems(np.array([0.9]), np.array([False]), 1), 0.5) is None
+@pytest.mark.parametrize(
+    ("items", "wanted", "kept"),
+    [
+        (graded((4, True)), 0.5, None),  # four items promise nothing, whatever they are
+        (graded((29, True)), 0.5, None),
+        (graded((30, True)), 0.9, 30),  # the lower bound of 30 of 30 is 0.917
+        (graded((30, True)), 0.95, None),
+        (graded((27, True), (3, False)), 0.9, None),  # 0.9 was reached; 0.775 is shown
+        (graded((60, True), (40, False)), 0.9, 62),  # 60 of 62: at least 0.905
+        (graded((60, True), (40, False)), 0.5, 100),
+    ],
+)
+def test_a_threshold_is_one_that_validation_shows(items, wanted, kept):
+    threshold = choose_threshold(items, wanted)
+    assert threshold is None if kept is None else (items.scores >= threshold).sum() == kept
+
+
+def test_no_precision_at_all_is_refused():
     for wrong in (0, 90, -1, math.nan):
         with pytest.raises(InputError, match="--min-precision"):
             choose_threshold(FOUR, wrong)
 
 
+def test_a_promised_precision_is_broken_rarely():
+    """Thresholds of 100 validation sets laid on new items: 0.7 is missed in at most one of ten, where a point estimate
+    misses it in one of two.
+    """
+    new = invent(20_000, 1000)
+    promised = [choose_threshold(invent(600, seed), 0.7) for seed in range(100)]
+    kept = [new.correct[new.scores >= threshold].mean() for threshold in promised if threshold is not None]
+    assert len(kept) > 90 and sum(precision < 0.7 for precision in kept) <= 0.1 * len(kept)
+
+
 def test_threshold_holds_its_word_on_new_items():
     described = score_confidence({"chemicals": invent(4000, 4)}, {"chemicals": invent(4000, 5)}, 0.85)["chemicals"]
     assert described["validation"]["precision"] >= 0.85
-    assert described["test"]["kept"]["precision"] == pytest.approx(0.85, abs=0.03)
+    assert 0.85 <= described["test"]["kept"]["precision"] < 0.9
     assert described["test"]["kept"]["recall"] < described["test"]["all"]["recall"]
     assert len(described["risk_coverage"]) <= 100
 

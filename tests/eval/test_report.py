@@ -334,7 +334,7 @@ def test_every_baseline_there_is_stands_beside_the_model():
     baselines = {name: {task: {"f1": 0.01 * len(name)} for task in TASKS} for name in names}
     written = render_markdown(evaluate(documents, baselines=baselines)["metrics"], ["scores"])
     assert "| task | this model | filtered | untuned | untuned, strict | CRF | dictionary |" in written
-    assert "Under 30 articles these intervals are too narrow." in written
+    assert "6 articles: under 30, these intervals are too narrow." in written
 
 
 def test_json_in_a_script_element_stays_in_it():

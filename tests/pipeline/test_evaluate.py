@@ -216,6 +216,36 @@ def test_an_untuned_model_that_chats_is_read_leniently_where_it_stands_beside(ru
     assert "Compared with other models: lenient" in (run / "eval/test/base/report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("logprobs", [None, []])
+def test_logprobs_that_are_none_are_refused_with_their_place(logprobs, run, monkeypatch, capsys):
+    def engine(run, variant, chats):
+        answers = answer_with_gold(run, variant, chats)
+        return lambda chats: ([row | {"logprobs": logprobs} for row in rows] for rows in answers(chats))
+
+    monkeypatch.setattr("pipeline.variant.open_variant", engine)
+    said = refused(capsys, run)
+    assert "eval/test/completions.jsonl:1: logprobs is" in said and "expected [[token, log-probability], …]" in said
+
+
+def test_few_articles_all_right_have_no_interval_and_it_is_said(run, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.variant.open_variant", answer_with_gold)
+    assert evaluate(run) == 0
+    metrics = json.loads((run / "eval/test/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["tasks"]["chemicals"]["ci95"] is None and metrics["interval_remark"].startswith("3 articles: under 30")
+    for text in (capsys.readouterr().out, (run / "eval/test/report.html").read_text(encoding="utf-8")):
+        shown = " ".join(text.split())
+        assert "under 30, these intervals are too narrow" in shown and "all right or all wrong has no interval" in shown
+
+
+@pytest.mark.slow
+def test_min_precision_takes_any_engine_and_says_where_nothing_can_be_promised(run, tmp_path, capsys):
+    gguf = convert_to_gguf(merge_adapter(TINY, run / "adapter", tmp_path / "merged"), tmp_path / "x.gguf", "f16", {})
+    assert evaluate(run, "--engine", "llama.cpp", "--model", gguf, "--min-precision", "0.9") == 0
+    assert "no threshold can promise 90% on" in capsys.readouterr().out
+    (known,), (new,) = (list(run.glob(f"eval/{split}/llama.cpp-x-*/provenance.json")) for split in ("validation", "test"))
+    assert known.parent.name == new.parent.name and not (run / "eval/test/completions.jsonl").exists()
+
+
 FOR_READERS = ("README.md", "eval/test/report.md", "eval/test/report.html")
 
 
