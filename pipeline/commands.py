@@ -66,7 +66,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     compare.add_argument("run_b", type=Path)
     compare.add_argument("--split", default="test", choices=("validation", "test"))
     evaluate = add(
-        commands, "evaluate", alone(evaluate_command), "evaluate a run again: grounded, or what it exported, on any engine"
+        commands, "evaluate", evaluate_command, "evaluate a run again: grounded, by what it exported; or any model, on --data"
     )
     add_evaluate_arguments(evaluate)
     export = add(
@@ -94,12 +94,16 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="a run's folder; without one, --model and --data")
     parser.add_argument("--split", choices=("validation", "test"), help="default: test")
     parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
     parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
-    parser.add_argument("--engine", choices=ENGINES, default="transformers")
+    parser.add_argument("--engine", choices=ENGINES, help="default: transformers, or what fits the --model that --data is for")
     parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
+    parser.add_argument("--data", type=Path, help="a corpus of its own, for a --model that was not trained here")
+    parser.add_argument("--train", type=Path, help="with --data: what was learnt from, for dictionary, CRF, seen names, leaks")
+    parser.add_argument("--out", type=Path, help="with --data: a folder for answers, figures and report; default: none is kept")
+    add_asked_arguments(parser)
     parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
     parser.add_argument("--markdown", action="store_true", help="print every figure of the report, as Markdown")
     parser.add_argument("--cases", action="store_true", help="five sentences with known answers, pass or fail")
@@ -116,11 +120,15 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-unwritten", action="store_true", help="with --plain: keep names that are not in the text")
     parser.add_argument("--min-confidence", type=float, default=0.0, help="leave out what is less sure (0 to 1)")
     parser.add_argument("--explain", action="store_true", help="show where each name stands and what was left out")
+    add_asked_arguments(parser)
+    parser.add_argument("--window", type=int, default=3000, help="characters read at a time; longer texts are cut")
+    parser.add_argument("--overlap", type=int, default=300, help="characters of the window before that are read again")
+
+
+def add_asked_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", help="a run, adapter or GGUF that says how the model was trained to be asked")
     parser.add_argument("--layout", choices=("separate", "conversation"), help="or say it: a chat a task, or one a text")
     parser.add_argument("--max-new-tokens", type=int, help="of each answer; default: as the model was trained")
-    parser.add_argument("--window", type=int, default=3000, help="characters read at a time; longer texts are cut")
-    parser.add_argument("--overlap", type=int, default=300, help="characters of the window before that are read again")
 
 
 def add(commands: argparse._SubParsersAction, name: str, work: object, about: str) -> argparse.ArgumentParser:
@@ -334,15 +342,42 @@ def read_settings(options: argparse.Namespace) -> Settings:
 
 
 def evaluate_command(options: argparse.Namespace) -> Outcome:
+    """A run evaluated again, or any model on a corpus of its own."""
+    from data.schema import InputError
+
+    of_a_run = {"--split": options.split, "--cases": options.cases, "--min-precision": options.min_precision is not None,
+                "--listed-sides": options.listed_sides}  # fmt: skip
+    of_a_corpus = {"--train": options.train, "--out": options.out, "--like": options.like, "--layout": options.layout,
+                   "--max-new-tokens": options.max_new_tokens}  # fmt: skip
+    wrong = next((name for name, value in (of_a_run if options.data else of_a_corpus).items() if value), None)
+    if wrong:
+        raise InputError(f"{wrong}: only {'for a run' if options.data else 'with --data'}")
+    if options.data and (options.run or not options.model):
+        raise InputError("--data: the corpus of a --model that was not trained here; give --model, and no run")
+    if not options.data and not options.run:
+        raise InputError("give a run's folder, or --model and --data FILE")
+    return evaluate_corpus_command(options) if options.data else alone(evaluate_run_command)(options)
+
+
+def evaluate_corpus_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.evaluate_model import Candidate, evaluate_model
+
+    candidate = Candidate(
+        options.model, options.engine, options.grounded, options.like, options.layout, options.max_new_tokens
+    )
+    return evaluate_model(candidate, options.data, train=options.train, out=options.out, markdown=options.markdown)
+
+
+def evaluate_run_command(options: argparse.Namespace) -> Outcome:
     from pipeline.evaluate_variant import cut_to_precision, evaluate_cases, evaluate_variant
     from pipeline.run_folder import read_run, require_stage
     from pipeline.variant import Variant
 
     run = read_run(options.run)
     require_stage(run, "train")
-    own = options.engine == "transformers" and options.model is None
+    own = options.engine in (None, "transformers") and options.model is None
     variant = Variant(
-        engine=options.engine,
+        engine=options.engine or "transformers",
         model=options.model,
         grounded=options.grounded or run.settings.eval.grounded,
         listed_sides=options.listed_sides,

@@ -25,7 +25,7 @@ from eval.scoring.confidence import (
     score_items,
 )
 from eval.scoring.crf import score_crf
-from eval.scoring.faults import find_faults
+from eval.scoring.faults import Fault, find_faults
 from eval.scoring.metrics import Reading, score_readings, score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
 from eval.scoring.score import Scored, match_answers
@@ -55,11 +55,7 @@ def score_completions(
 ) -> None:
     """From completions.jsonl in `out` to everything that is computed of it. `compared`: as in `score_readings`."""
     train = read_split_folder(run.path / "data")["train"]
-    rows = read_completions(out / "completions.jsonl")
-    predictions = parse_completions(rows)
-    write_predictions(predictions, out / "predictions.jsonl")
-    write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
-    scored = match_answers(documents, predictions)
+    rows, scored = read_answers(documents, out)
     faults = find_faults(scored)
     metrics = score_split(train, scored, faults)
     metrics["baselines"] |= score_crf(train, scored, run.path / "eval" / "crf.crfsuite") | read_base_model(run, name, out)
@@ -68,9 +64,26 @@ def score_completions(
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":
         metrics["confidence"], confidences = calibrate_on_validation(run, scored, rows, out)
-    write_json(out / "metrics.json", metrics)
     asked = describe_provenance(out / "provenance.json") or [f"model {run.settings.model.name}"]
     notes = [*asked, f"data sha256 {run.manifest['data_sha256'][:12]}"]
+    write_figures(out, scored, faults, metrics, title, notes, confidences)
+
+
+def read_answers(documents: Sequence[Document], out: Path) -> tuple[list[dict], Scored]:
+    """The rows of completions.jsonl in `out`, and its answers beside gold; writes them as predictions.jsonl and .PubTator."""
+    rows = read_completions(out / "completions.jsonl")
+    predictions = parse_completions(rows)
+    write_predictions(predictions, out / "predictions.jsonl")
+    write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
+    return rows, match_answers(documents, predictions)
+
+
+def write_figures(
+    out: Path, scored: Scored, faults: Sequence[Fault], metrics: dict, title: str, notes: Sequence[str],
+    confidences: Confidences | None = None,
+) -> None:  # fmt: skip
+    """metrics.json, report.md and report.html in `out`."""
+    write_json(out / "metrics.json", metrics)
     report = {"scored": scored, "faults": faults, "metrics": metrics, "confidences": confidences}
     head = f"# {escape_markdown(title)}\n\n{escape_markdown('; '.join(notes))}"
     write_text(out / "report.md", f"{head}\n\n{render_markdown(metrics)}")
