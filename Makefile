@@ -13,7 +13,7 @@ test: .venv/ready-test
 	$(BIN)/python -m pytest
 
 test-fast: .venv/ready-test
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .

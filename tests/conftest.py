@@ -25,7 +25,7 @@ class Corpus(NamedTuple):
     rows: Path
 
 
-@pytest.fixture(scope="session", params=["invented", "shared"])
+@pytest.fixture(scope="session", params=["invented", pytest.param("shared", marks=pytest.mark.slow)])
 def corpus(request) -> Corpus:
     """Eight invented articles in BC5CDR's form; and BC5CDR itself with the user's rows, where the shared folder is there."""
     if request.param == "invented":

@@ -7,6 +7,7 @@ import pytest
 from bench.fuzz import READERS, feed, fuzz
 
 
+@pytest.mark.slow
 def test_mutated_files_and_answers_are_read_or_refused(tmp_path):
     counts, found = fuzz(1_800, 1, tmp_path)
     assert not found

@@ -113,6 +113,7 @@ def test_a_split_by_rows_is_shown_for_what_it_leaks(tmp_path):
     assert chemicals <= {0.0, 0.5, 1.0} and 0.5 in chemicals
 
 
+@pytest.mark.slow
 def test_the_users_file_would_leak_if_split_by_rows(shared_data):
     shown = audit_path(shared_data / "both_rel_instruct_all.jsonl", 42)
     assert shown["row_level_split"]["test_rows"] == 300 and shown["row_level_split"]["article_in_train"] > 280
@@ -123,6 +124,7 @@ def test_the_users_file_would_leak_if_split_by_rows(shared_data):
     assert sum(task["empty"] for task in shown["tasks"].values()) == 6
 
 
+@pytest.mark.slow
 def test_a_split_of_the_users_file_by_rows_is_seen_to_leak(shared_data, tmp_path):
     rows = [row for _, row in read_jsonl(shared_data / "both_rel_instruct_all.jsonl")]
     for name in SPLITS:

@@ -173,6 +173,7 @@ def test_no_answer_fails_with_the_offline_way(address, tmp_path, capsys):
     assert "--from FILE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_corpus_itself_has_the_published_counts(shared_data):
     for split, published in fetch.PUBLISHED.items():
         path = shared_data / fetch.FILES[split]

@@ -70,6 +70,7 @@ def test_no_two_articles_share_a_name(task):
             assert owner.setdefault(fold(name), document.id) == document.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_split_by_article_leaves_the_dictionary_nothing(seed):
     split = split_documents(DOCUMENTS, seed)

@@ -69,6 +69,7 @@ def digest_of_test_ids(seed: int) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
 
 
+@pytest.mark.slow
 def test_machines_and_processes_agree():
     """Python hashes strings differently in every process, and nothing of that may show."""
     assert digest_of_test_ids(42) == TEST_IDS
@@ -98,6 +99,7 @@ def test_hyphenation_parts_no_near_duplicates(syllable, broken):
     assert len(set(home.values())) == 3 and all(home[f"d{n}"] == home[f"t{n}"] for n in range(40))
 
 
+@pytest.mark.slow
 def test_the_users_file_is_split_by_article(shared_data):
     rows = read_rows(shared_data / "both_rel_instruct_all.jsonl")
     documents = join_rows(rows)

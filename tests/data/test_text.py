@@ -56,6 +56,7 @@ def test_normalise(name, expected):
     assert normalise(name) == expected
 
 
+@pytest.mark.slow
 def test_folding_settles_for_every_letter_there_is():
     for code in range(sys.maxunicode + 1):
         letter = chr(code)
@@ -79,6 +80,7 @@ def test_letters_that_folding_takes_apart_are_put_together_again(letter, folded)
 HEAPS = ["(" * 50_000, "(" * 20_000 + "a" + "]" * 20_000, "a" + "\u0301\u0323" * 25_000, "™" * 20_000, "\u0345" * 50_000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heap", HEAPS)
 def test_heaps_of_brackets_and_marks_take_time_that_grows_with_their_length(heap):
     began = time.process_time()

@@ -87,6 +87,7 @@ def test_batches_answer_as_the_plain_loop_does(model, tokenizer, documents, tmp_
     assert {finish for _, finish in rows.values()} == {"stop", "length"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("grounded", [False, True])
 def test_a_patched_model_answers_the_same_through_its_generate(
@@ -113,6 +114,7 @@ def test_unsloths_patches_are_recognised(model, monkeypatch):
     assert is_patched(model)
 
 
+@pytest.mark.slow
 def test_separate_answers_as_transformers_generate_does(model, tokenizer, documents, tmp_path):
     path = complete(
         model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=12, batch_tokens=10_000
@@ -167,8 +169,14 @@ def test_a_file_of_something_else_is_refused_and_kept(model, tokenizer, document
     assert path.read_text(encoding="utf-8") == line + "\n"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError("[enforce fail] can't allocate memory")])
+@pytest.mark.parametrize(
+    ("layout", "error"),
+    [
+        ("separate", torch.OutOfMemoryError),
+        ("conversation", MemoryError),
+        ("separate", RuntimeError("[enforce fail] can't allocate memory")),
+    ],
+)
 def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, tmp_path, monkeypatch, layout, error):
     sizes, read = [], Rows.read
 

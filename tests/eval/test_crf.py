@@ -29,6 +29,7 @@ def articles():
     return sample_documents()[:160]
 
 
+@pytest.mark.slow
 def test_it_finds_names_that_it_never_saw(articles, tmp_path):
     """The sample's names are of one article each, so a dictionary of them finds none; their look tells a CRF much."""
     tagger = open_crf(train_crf(articles[:120], tmp_path / "crf"))

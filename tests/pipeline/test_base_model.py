@@ -90,6 +90,7 @@ def test_smollm2_is_read_as_llama_cpp_reads_it():
     assert read_origin("smollm2-135m")["license"] == "apache-2.0"
 
 
+@pytest.mark.slow
 @real
 def test_smollm2_grounds_an_article_though_it_lacks_some_bytes():
     tokenizer = load_tokenizer(model_path("smollm2-135m"))

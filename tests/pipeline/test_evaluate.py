@@ -100,6 +100,7 @@ def test_min_precision_asks_the_variant_that_it_is_given_with(run, capsys):
     assert not (run / "eval/test/completions.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_two_models_of_one_name_never_share_answers(run, tmp_path, capsys):
     """`a/x.gguf` and `b/x.gguf`, and the same file after it was made anew."""
     merged = merge_adapter(TINY, run / "adapter", tmp_path / "merged")
@@ -115,6 +116,7 @@ def test_two_models_of_one_name_never_share_answers(run, tmp_path, capsys):
     assert len(list(run.glob("eval/test/llama.cpp-x-*"))) == 2  # the second one's weights: its answers
 
 
+@pytest.mark.slow
 def test_a_models_folder_is_told_by_its_weights(run, tmp_path, monkeypatch):
     merged = merge_adapter(TINY, run / "adapter", tmp_path / "merged")
     assert evaluate(run, "--model", merged) == 0

@@ -31,6 +31,7 @@ def logits(model) -> torch.Tensor:
         return model(torch.arange(300).remainder(600).view(1, -1)).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tied", "shard_size"), [(True, "5GB"), (False, "5GB"), (True, "1MB"), (False, "1MB")])
 def test_merged_logits_are_the_adapters(tied, shard_size, tmp_path):
     base = save_base(tmp_path / "base", tied=tied, shard_size=shard_size)

@@ -229,6 +229,7 @@ def test_an_adapter_that_was_not_asked_everything_is_told(tmp_path):
     assert len(read_answers(path, DOCUMENTS[:3])) == 9
 
 
+@pytest.mark.slow
 def test_the_merged_model_is_opened_by_the_loader_that_trained(tmp_path, monkeypatch):
     """Unsloth gives Llama a forward that reads what only its own loader sets, here in miniature."""
     forward, load = LlamaModel.forward, loading.load_with_transformers

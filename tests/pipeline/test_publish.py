@@ -138,6 +138,7 @@ def test_everything_arrives_adapter_first_and_private(server, run):
     assert "README" in repository.commits[-1]
 
 
+@pytest.mark.slow
 def test_figures_go_to_the_leaderboard_of_data_that_are_on_the_hub(server, run):
     import yaml
     from huggingface_hub._eval_results import parse_eval_result_entries
@@ -157,6 +158,7 @@ def test_figures_go_to_the_leaderboard_of_data_that_are_on_the_hub(server, run):
     assert "50 articles" in entry.notes
 
 
+@pytest.mark.slow
 def test_the_default_name_is_kept_for_the_next_push(server, run):
     first = push(server, run, "", "adapter")
     (repo,) = server.repositories
@@ -168,6 +170,7 @@ def test_the_default_name_is_kept_for_the_next_push(server, run):
     assert "run.q8_0.gguf" in held(server, repo)
 
 
+@pytest.mark.slow
 def test_a_second_push_sends_nothing_again(server, run):
     push(server, run)
     uploads, commits = server.count("PUT", "/lfs/"), len(server.repositories[REPO].commits)
@@ -250,6 +253,7 @@ def test_tokens_that_will_not_do(token, role, message, server, run):
     assert "repo" not in json.loads((run / "manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_another_models_repository_is_left_alone(server, run):
     server.repositories[REPO] = Repository(private=False, files={"model.bin": {"size": 3, "oid": "0" * 40}})
     done = push(server, run)
@@ -262,6 +266,7 @@ def test_another_models_repository_is_left_alone(server, run):
     assert {"model.bin", "adapter_model.safetensors"} <= set(server.repositories[REPO].files)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["/objects/batch", "/commit/", "/preupload/"])
 def test_a_full_account_is_told(part, server, run):
     server.fail("POST", part, times=9, status=403, message="Private repository storage limit reached, please upgrade your plan")
@@ -278,6 +283,7 @@ def test_anothers_name_is_told(server, run):
     assert "don't have the rights" in last_line(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["Modelfile", "run.q8_0.gguf"])
 def test_what_did_not_arrive_is_found(lost, server, run):
     server.forgets = lost
@@ -288,6 +294,7 @@ def test_what_did_not_arrive_is_found(lost, server, run):
     assert push(server, run).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["failed", "missing", "changed"])
 def test_the_parity_gate(fault, server, run):
     if fault == "failed":

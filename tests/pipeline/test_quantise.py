@@ -27,6 +27,7 @@ def f16(tmp_path_factory) -> Path:
     return convert_to_gguf(save_base(folder / "model", layers=9), folder / "model.f16.gguf", "f16", {"general.name": "Llama"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", FILE_TYPES)
 def test_the_file_holds_k_quants_near_the_weights_and_answers(quant, f16, tmp_path):
     path = quantise_gguf(f16, tmp_path / f"model.{quant}.gguf", quant)

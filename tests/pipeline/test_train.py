@@ -155,6 +155,7 @@ def cross_entropy(model, examples, reduction):
     return getattr(torch.cat(losses), reduction)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_trainers_loss_is_the_answers_cross_entropy_and_prompts_get_no_gradient(settings, tmp_path, layout):
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, layout)[:4]
@@ -180,6 +181,7 @@ def adapter_after(settings, examples, folder, batch_size, accumulation):
     return {name: weight.detach() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
     """Answers differ in length, so that a mean of the batches' means would not be the step's."""
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
@@ -194,6 +196,7 @@ def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
             torch.testing.assert_close(after[name], weight, rtol=1e-4, atol=5e-6)  # sums in another order: 1.1e-6 was seen
 
 
+@pytest.mark.slow
 def test_training_saves_the_adapter_with_all_it_needs(settings, tmp_path):
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     model = load_model(settings, trainable=True)
@@ -214,6 +217,7 @@ class Interrupt(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_training_that_was_interrupted_ends_as_if_it_had_not_been(settings, tmp_path):
     settings = change(settings, max_steps=4, evaluations=4, optim="adamw_torch", learning_rate=1e-2)
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS * 2, "conversation")
@@ -232,6 +236,7 @@ def test_training_that_was_interrupted_ends_as_if_it_had_not_been(settings, tmp_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_saved_before_an_interruption_is_saved_again(settings, tmp_path):
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     for _ in range(2):
@@ -267,6 +272,7 @@ class Signal(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_signal_saves_a_checkpoint_from_which_training_ends_bit_for_bit_as_if_undisturbed(
     settings, tmp_path, capsys, damaged
@@ -309,6 +315,7 @@ def test_a_signal_saves_a_checkpoint_from_which_training_ends_bit_for_bit_as_if_
     assert (tmp_path / "cut" / "adapter" / "adapter_model.safetensors").read_bytes() == weights[1]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_and_names_the_documents(settings, tmp_path):
     settings = change(settings, max_steps=6, learning_rate=1e30)
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")

@@ -7,6 +7,7 @@ from tools.check_requirements import check, describe
 pytest.importorskip("uv", reason="uv is not installed: requirements-test.txt")
 
 
+@pytest.mark.slow
 def test_a_pin_that_the_index_lacks_fails_and_is_named(tmp_path, capsys):
     (tmp_path / "index").mkdir()
     (tmp_path / "pins.txt").write_text("no-such-package==1.0\n")
@@ -15,6 +16,7 @@ def test_a_pin_that_the_index_lacks_fails_and_is_named(tmp_path, capsys):
     assert "pins.txt, Python 3.12: CANNOT BE INSTALLED" in out and "no-such-package" in out
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_reached_is_told_from_pins_that_are_wrong(monkeypatch, capsys):
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("UV_NO_CACHE", "1")
