@@ -77,7 +77,7 @@ def evaluate_model(
         metrics = score_split(learnt, scored, faults)
         # a model that has to be told the layout was not taught our format: what it means is compared
         metrics["readings"] = score_readings(scored, rows, "lenient" if candidate.layout else "strict")
-        metrics["official"] = score_officially(documents, place)
+        metrics["official"] = score_officially(learnt, scored, place)
         if learnt:
             metrics["baselines"] |= score_crf(learnt, scored, place / "crf.crfsuite")
             (place / "crf.crfsuite").unlink()  # another --train would need another

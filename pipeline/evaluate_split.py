@@ -28,6 +28,7 @@ from eval.scoring.crf import score_crf
 from eval.scoring.faults import Fault, find_faults
 from eval.scoring.metrics import Reading, score_readings, score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
+from eval.scoring.relation_conventions import learn_ids, without_ids
 from eval.scoring.score import Scored, match_answers
 from pipeline.run_folder import RunFolder
 from pipeline.variant import Variant, ask_variant, variant_folder
@@ -60,7 +61,7 @@ def score_completions(
     metrics = score_split(train, scored, faults)
     metrics["baselines"] |= score_crf(train, scored, run.path / "eval" / "crf.crfsuite") | read_base_model(run, name, out)
     metrics["readings"] = score_readings(scored, rows, compared)
-    metrics["official"] = score_officially(documents, out)
+    metrics["official"] = score_officially(train, scored, out)
     confidences = None
     if all("logprobs" in row for row in rows) and name == "test":
         metrics["confidence"], confidences = calibrate_on_validation(run, scored, rows, out)
@@ -70,11 +71,10 @@ def score_completions(
 
 
 def read_answers(documents: Sequence[Document], out: Path) -> tuple[list[dict], Scored]:
-    """The rows of completions.jsonl in `out`, and its answers beside gold; writes them as predictions.jsonl and .PubTator."""
+    """The rows of completions.jsonl in `out`, and its answers beside gold; writes them as predictions.jsonl."""
     rows = read_completions(out / "completions.jsonl")
     predictions = parse_completions(rows)
     write_predictions(predictions, out / "predictions.jsonl")
-    write_names_as_offsets(documents, predictions, out / "predictions.PubTator")
     return rows, match_answers(documents, predictions)
 
 
@@ -90,19 +90,39 @@ def write_figures(
     write_report(out / "report.html", **report, title=title, notes=notes)
 
 
-def write_names_as_offsets(documents: Sequence[Document], predictions: Predictions, path: Path) -> None:
+def write_names_as_offsets(
+    train: Sequence[Document], documents: Sequence[Document], predictions: Predictions, path: Path
+) -> dict:
+    """Writes predictions.PubTator; returns {"written", "left_out", "reason"}: its relations, those it lacks, and why."""
     items = {document.id: {} for document in documents}
     for (document, task), answer in predictions.items():
         items[document][task] = answer.items
-    write_pubtator_predictions(documents, items, path)
+    ids = learn_ids(train)
+    counts = write_pubtator_predictions(documents, items, path, ids)
+    reason = "a name of theirs has no concept id in train" if ids else "no name in train has a concept id, which PubTator needs"
+    left_out = counts["relations_without_ids"]
+    return {"written": counts["relations"], "left_out": left_out, "reason": reason if left_out else None}
 
 
-def score_officially(documents: Sequence[Document], out: Path) -> dict:
-    """BioCreative's strict mention figures of predictions.PubTator against gold.PubTator, or why there are none."""
+def score_officially(train: Sequence[Document], scored: Scored, out: Path) -> dict:
+    """Writes predictions.PubTator, and scores it as BioCreative does: strict mentions and relations by id, or why not.
+
+    {"mention", "relation": None without gold's ids, "reason", "relations": as `write_names_as_offsets`}.
+    """
+    documents = scored.documents
+    written = write_names_as_offsets(train, documents, scored.predictions, out / "predictions.PubTator")
+    figures = score_against_gold(documents, out)
+    return figures | {"relations": written}
+
+
+def score_against_gold(documents: Sequence[Document], out: Path) -> dict:
     if any(mention.start is None for document in documents for mention in document.mentions):
-        return {"mention": None, "reason": "the corpus has no offsets; PubTator and BioC have"}
-    write_pubtator((replace(document, relations=()) for document in documents), out / "gold.PubTator")
-    return {"mention": score_official(out / "gold.PubTator", out / "predictions.PubTator")["mention"]}
+        return {"mention": None, "relation": None, "reason": "the corpus has no offsets; PubTator and BioC have"}
+    lacking = without_ids(documents)
+    kept = (replace(document, relations=()) for document in documents) if lacking else documents
+    write_pubtator(kept, out / "gold.PubTator")
+    figures = score_official(out / "gold.PubTator", out / "predictions.PubTator")
+    return {"mention": figures["mention"], "relation": None if lacking else figures["relation"]["CID"], "reason": lacking}
 
 
 def read_base_model(run: RunFolder, name: str, out: Path) -> dict:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.prompts import Item
 from data.readers.pubtator import write_pubtator
-from data.schema import Document, Mention
+from data.schema import MENTION_TYPE, Document, Mention, Relation
 from data.text import FoldedText, find_names, fold, normalise
 
 
@@ -50,22 +50,40 @@ def spelling_in(article: FoldedText, name: str) -> str | None:
 
 
 def write_predictions(
-    documents: Sequence[Document], items_by_document: Mapping[str, Mapping[str, Sequence[Item]]], path: str | Path
-) -> int:
-    """Write the predicted chemicals and diseases of every document as PubTator, for official mention scores.
+    documents: Sequence[Document],
+    items_by_document: Mapping[str, Mapping[str, Sequence[Item]]],
+    path: str | Path,
+    ids: Mapping[tuple[str, str], tuple[str, ...]] | None = None,
+) -> dict[str, int]:
+    """Write the predicted items of every document as PubTator, for official scores.
 
-    `items_by_document[document id][task]` are names; a document without any is written without mentions. Relations have
-    names and no concept ids, so they have no line. Returns how many names stand nowhere in their article, and so have none.
+    `items_by_document[document id][task]` are names; a document without any is written without mentions. `ids`: by (type,
+    normalised name), the concepts that a name stands for. Returns {"names_nowhere": names that stand nowhere in their article,
+    "relations": those with ids for both names, "relations_without_ids"}: the first and the last have no line.
     """
-    located, nowhere = [], 0
+    ids, located = ids or {}, []
+    counts = {"names_nowhere": 0, "relations": 0, "relations_without_ids": 0}
     for document in documents:
         items = items_by_document.get(document.id, {})
         chemicals, diseases = (list(items.get(task, ())) for task in ("chemicals", "diseases"))
         article = FoldedText(document.article)
-        nowhere += sum(spelling_in(article, name) is None for name in chemicals + diseases)
-        located.append(replace(document, mentions=locate_mentions(document, chemicals, diseases), relations=()))
+        counts["names_nowhere"] += sum(spelling_in(article, name) is None for name in chemicals + diseases)
+        found = locate_mentions(document, chemicals, diseases)
+        mentions = tuple(replace(m, ids=ids.get((m.type, normalise(m.text)), ())) for m in found)
+        linked = [link(pair, ids) for pair in items.get("relations", ()) if not isinstance(pair, str)]
+        counts["relations"] += sum(map(bool, linked))
+        counts["relations_without_ids"] += sum(not one for one in linked)
+        relations = tuple(dict.fromkeys(relation for one in linked for relation in one))
+        located.append(replace(document, mentions=mentions, relations=relations))
     write_pubtator(located, path)
-    return nowhere
+    return counts
+
+
+def link(pair: tuple[str, str], ids: Mapping[tuple[str, str], tuple[str, ...]]) -> list[Relation]:
+    """The relations between the concepts of two names; none where one of them has no known concept."""
+    sides = (ids.get((kind, normalise(name)), ()) for kind, name in zip(MENTION_TYPE.values(), pair, strict=True))
+    chemicals, diseases = sides
+    return [Relation(*pair, chemical, disease) for chemical in chemicals for disease in diseases]
 
 
 def for_pubtator(documents: Iterable[Document]) -> tuple[list[Document], dict[str, int]]:

@@ -148,11 +148,25 @@ def beside(metrics: Mapping) -> Iterator[Table]:
 
 
 def official(metrics: Mapping) -> Iterator[Table]:
-    mention = (metrics.get("official") or {}).get("mention")
+    found = metrics.get("official") or {}
+    mention = found.get("mention")
     if mention:
-        rows = tuple((kind, *map(percent, (own["f1"], own["precision"], own["recall"]))) for kind, own in mention.items())
-        note = "The official evaluation's own count: exact offsets of every mention. Another convention than the table above."
-        yield Table(("mentions", "F1", "precision", "recall"), rows, "BioCreative V CDR, strict mentions", note)
+        named = {f"mentions: {kind}": own for kind, own in mention.items()} | {"relations, by id": found.get("relation")}
+        figures = ("f1", "precision", "recall")
+        rows = tuple((name, *(percent(own[key]) for key in figures)) for name, own in named.items() if own)
+        note = (
+            "The official evaluation's own count: exact offsets of every mention, concept ids of relations through train's "
+            f"names. Other conventions than the tables above. {in_pubtator(metrics)}"
+        )
+        yield Table(("official", "F1", "precision", "recall"), rows, "BioCreative V CDR", note)
+
+
+def in_pubtator(metrics: Mapping) -> str:
+    """What predictions.PubTator lacks, in a sentence; empty where it lacks nothing."""
+    own = (metrics.get("official") or {}).get("relations") or {}
+    if not own.get("left_out"):
+        return ""
+    return f"predictions.PubTator holds {own['written']} of {own['written'] + own['left_out']} relations: {own['reason']}."
 
 
 def conventions(metrics: Mapping) -> Iterator[Table]:
@@ -167,7 +181,7 @@ def conventions(metrics: Mapping) -> Iterator[Table]:
         ):
             if own.get(key):
                 rows.append((title, *_row(own[key])))
-    note = "The same answers, counted in the ways that the literature does. Compare like with like."
+    note = f"The same answers, counted as the literature does in four ways. Compare like with like. {in_pubtator(metrics)}"
     yield Table(("convention", *FIGURES), tuple(rows), "Relations under four conventions", note)
 
 

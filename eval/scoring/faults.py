@@ -14,7 +14,15 @@ from data.items import names_of, written
 from data.prompts import Item
 from data.schema import TASKS, Document, JsonObject
 from data.text import FoldedText
-from eval.scoring.likeness import abbreviates, is_abbreviation, is_composite_part, is_part, variant_key, words_of
+from eval.scoring.likeness import (
+    abbreviates,
+    is_abbreviation,
+    is_composite_part,
+    is_part,
+    look_alike_key,
+    variant_key,
+    words_of,
+)
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.relation_conventions import accepted_pairs
 from eval.scoring.score import Items, Scored, match_others, score_answers
@@ -30,6 +38,7 @@ CATEGORIES = {
     "other_type": "right name, listed under the other type",
     "reversed": "a gold relation with its two sides exchanged",
     "alias": "a gold relation under other names of the same concepts",
+    "look_alike": "differs only in characters that look alike: ' and ’, - and ‑ or –",
     "variant": "differs in hyphen, space, bracket, plural or spelling only",
     "composite": "part or whole of a composite name, such as 'renal and hepatic failure'",
     "not_in_text": "predicted, and not in the article as whole words",
@@ -133,7 +142,7 @@ def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
     for other in sides.others:
         if isinstance(other, str):
             near.setdefault(likeness(name, other, sides), other)
-    for category in ("variant", "composite", "not_in_text", "shorter", "longer", "boundary", "abbreviation"):
+    for category in ("look_alike", "variant", "composite", "not_in_text", "shorter", "longer", "boundary", "abbreviation"):
         if category in near:
             return category, near[category]
         if category == "not_in_text" and not in_text(name, sides):
@@ -147,6 +156,8 @@ def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
 
 def likeness(name: str, other: str, sides: Sides) -> str | None:
     """How a normalised name comes near another one, or None."""
+    if look_alike_key(name) == look_alike_key(other):
+        return "look_alike"
     if variant_key(name) == variant_key(other) != "":
         return "variant"
     if is_composite_part(name, other) or is_composite_part(other, name):

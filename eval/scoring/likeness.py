@@ -13,6 +13,12 @@ from data.text import normalise
 
 WORD = re.compile(r"[^\W_]+")
 COORDINATION = re.compile(r"\b(?:and|or|and/or)\b|, |(?<=[a-z])/(?=[a-z])")
+LOOK_ALIKE = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-")
+    | dict.fromkeys("\u2018\u2019\u02bc\u2032`\u00b4", "'")
+    | dict.fromkeys("\u201c\u201d\u2033", '"')
+    | {"\u00ad": None}
+)
 SPELLINGS = (("ae", "e"), ("oe", "e"), ("our", "or"))
 
 
@@ -48,6 +54,15 @@ def abbreviates(short: str, long: str) -> bool:
 
 
 @functools.lru_cache(1 << 16)
+def look_alike_key(name: str) -> str:
+    """The name with one spelling of each dash and quotation mark, and without soft hyphens.
+
+    >>> look_alike_key("Crohn’s") == look_alike_key("Crohn's"), look_alike_key("5‑HT") == look_alike_key("5-HT")
+    (True, True)
+    """
+    return name.translate(LOOK_ALIKE)
+
+
 def variant_key(name: str) -> str:
     """What is left of a name without hyphens, spaces, brackets, plural endings and British spellings.
 

@@ -45,6 +45,8 @@ def find(task, gold, predicted, *, other_gold=(), other_predicted=(), status="ok
         (["Torsade de pointes"], ["TdP"], {("fp", "TdP"): "abbreviation", ("fn", "Torsade de pointes"): "abbreviation"}),
         (["TdP"], [], {("fn", "TdP"): "abbreviation"}),
         (["tremor"], ["nausea"], {("fp", "nausea"): "not_in_text", ("fn", "tremor"): "missed"}),
+        (["Heart-attacks"], ["Heart\u2011attacks"],
+         {("fp", "Heart\u2011attacks"): "look_alike", ("fn", "Heart-attacks"): "look_alike"}),
         ([], ["seen"], {("fp", "seen"): "spurious"}),
         (["diarrhoea"], [], {("fn", "diarrhoea"): "no_verbatim"}),
         (["."], ["-", "?"], {("fp", "-"): "spurious", ("fp", "?"): "not_in_text", ("fn", "."): "no_verbatim"}),

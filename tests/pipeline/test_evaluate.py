@@ -6,14 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixed_run import make_run, save_adapter
 
-from data.files import read_jsonl
+from data.files import read_jsonl, write_jsonl
 from data.prompts import render_answer
-from data.schema import TASKS
+from data.schema import TASKS, Mention, document_to_json
+from data.split import read_split_folder
 from pipeline.base_model import TINY
 from pipeline.cli import main
 from pipeline.export.gguf import convert_to_gguf
@@ -246,6 +248,26 @@ def test_min_precision_takes_any_engine_and_says_where_nothing_can_be_promised(r
     assert "no threshold can promise 90% on" in capsys.readouterr().out
     (known,), (new,) = (list(run.glob(f"eval/{split}/llama.cpp-x-*/provenance.json")) for split in ("validation", "test"))
     assert known.parent.name == new.parent.name and not (run / "eval/test/completions.jsonl").exists()
+
+
+def test_a_look_alike_character_is_a_fault_of_its_own(run, monkeypatch, capsys):
+    names = (Mention("Crohn's", "Disease"), Mention("5-HT", "Chemical"))
+    rows = [
+        {"split": name} | document_to_json(replace(one, text=f"Crohn's 5-HT {one.text}", mentions=names, relations=()))
+        for name, documents in read_split_folder(run / "data").items() for one in documents
+    ]  # fmt: skip
+    write_jsonl(run / "data/documents.jsonl", rows)
+    swapped = {"chemicals": "- 5\u2011HT", "diseases": "- Crohn\u2019s", "relations": "-"}
+    monkeypatch.setattr("pipeline.variant.open_variant", lambda run, variant, chats: lambda chats: (
+        [{"document": chat.document.id, "task": task, "completion": swapped[task], "finish": "stop"} for task in chat.tasks]
+        for chat in chats
+    ))  # fmt: skip
+    assert evaluate(run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["faults"]["categories"]
+    for task in ("chemicals", "diseases"):
+        assert {kind: {name: one["count"] for name, one in own.items()} for kind, own in found[task].items()} == {
+            kind: {"look_alike": 3} for kind in ("fp", "fn")
+        }
 
 
 FOR_READERS = ("README.md", "eval/test/report.md", "eval/test/report.html")
