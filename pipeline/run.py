@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data.audit import audit_corpora, audit_split
+from data.audit import audit_corpora, audit_split, count_tokens
 from data.corpus import read_corpus
 from data.files import write_json, write_jsonl, write_text
 from data.readers.rows import document_rows
-from data.schema import SPLITS, InputError, document_to_json
+from data.schema import SPLITS, Document, InputError, document_to_json
 from data.split import read_split_folder, split_documents
 from pipeline.config import Explicit, Settings, apply_settings, write_settings
 from pipeline.evaluate_split import evaluate_split, read_f1
 from pipeline.lock import lock_run
 from pipeline.run_folder import RunFolder, hash_adapter, open_run, read_run, refuse_foreign, require_adapter
 from pipeline.variant import require_budgets, run_variant
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ASKED_ABOVE = 4 * 3600  # seconds of training without a GPU that nobody begins by accident
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
@@ -171,6 +175,7 @@ def plan_run(run: RunFolder) -> dict:
     if settings.eval.max_new_tokens:
         budgets = dict.fromkeys(budgets, settings.eval.max_new_tokens)
     require_budgets(budgets, [*split["validation"], *split["test"]])
+    add_token_counts(run, split, tokenizer)
     encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
     plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
     check_training(plan.settings, len(encoded["train"]), bool(encoded["validation"]), run.path)
@@ -183,6 +188,16 @@ def plan_run(run: RunFolder) -> dict:
         least, most = map(render_time, total_seconds(plan))
         print(f"plan: {least} to {most} on {plan.hardware.name}, counted, not measured", file=sys.stderr)
     return {"estimate": {"training_bytes": plan.memory["training"], "seconds": plan.seconds}}
+
+
+def add_token_counts(run: RunFolder, split: Mapping[str, Sequence[Document]], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Into the audit, counted by the tokenizer that the run trains with."""
+    from tokenizers import Tokenizer
+
+    path, copy = run.path / "data" / "audit.json", Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    documents = [document for name in SPLITS for document in split[name]]
+    audit = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, audit | {"tokens": count_tokens(documents, copy, run.settings.model.name)})
 
 
 def evaluate_base(run: RunFolder) -> dict:

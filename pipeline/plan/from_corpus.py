@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
-from data.audit import TINY_TOKENIZER
 from data.corpus import read_corpus
 from data.prompts import conversations, render_answer
 from data.schema import TASKS, Document
 from data.split import split_documents
+from pipeline.base_model import TINY_TOKENIZER
 from pipeline.config import Settings
 from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import Plan, make_plan

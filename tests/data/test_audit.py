@@ -7,7 +7,7 @@ import json
 import pytest
 from articles import invent
 
-from data.audit import audit_path, count_tokens, describe, render_audit
+from data.audit import audit_path, count_tokens, describe, read_tokenizer, render_audit
 from data.files import read_jsonl, write_jsonl
 from data.readers.rows import document_rows
 from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
@@ -179,11 +179,21 @@ def test_tokens_are_counted_by_task_and_whole(tmp_path):
     tokenizer.save(str(path))
     documents = [document("1", "a b c", ["a b", "c"]), document("2", " ".join("x" * 40))]
     around = 10 + 8 + 4  # the opening, the shortest request and the last line
-    counted = count_tokens(documents, path)
+    counted = count_tokens(documents, read_tokenizer(path), "words")
     assert counted["tokenizer"] == "words"
     assert counted["completion"] == {"median": 1, "p99": 1, "max": 5}
     assert counted["prompt"]["max"] > 40 + around and counted["prompt"]["median"] > 3 + around
-    assert count_tokens(documents, tmp_path / "none.json") is None
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no such file"), ("{}", "not a tokenizer.json")])
+def test_a_tokenizer_that_cannot_be_read_is_refused(content, said, tmp_path, capsys):
+    path = tmp_path / "tokenizer.json"
+    if content:
+        path.write_text(content)
+    write_split(tmp_path, *([document(name, f"Nothing of {name}.")] for name in ("train", "validation", "test")))
+    assert main(["data", "audit", str(tmp_path), "--tokenizer", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and f"--tokenizer {path}: {said}" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,18 @@ def test_answers_say_what_produced_them_and_are_asked_once(run, monkeypatch, cap
     assert evaluate(run) == 0 and (run / "eval/test/completions.jsonl").read_bytes() == before
 
 
+def test_the_audit_counts_with_the_runs_own_tokenizer(tmp_path):
+    """The same articles, and a model whose tokenizer knows single bytes alone: many times as many tokens."""
+    model = shutil.copytree(TINY, tmp_path / "bytes")
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["model"]["merges"] = []
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    path = make_run(tmp_path, [f"model.name={model}"])
+    counted = json.loads((path / "data/audit.json").read_text(encoding="utf-8"))["tokens"]
+    bare = min(len(document.article.encode()) for part in read_split_folder(path / "data").values() for document in part)
+    assert counted["tokenizer"] == str(model) and counted["prompt"]["median"] > 0.9 * bare
+
+
 def test_old_answers_are_refused_with_the_way_out(run, monkeypatch, capsys):
     assert evaluate(run) == 0
     path, forbidden = run / "eval/test/completions.jsonl", run / "eval/test/provenance.json"
