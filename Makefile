@@ -4,10 +4,15 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test test-fast lint bench tiny-base llama3-tokenizer check-requirements clean
+.PHONY: demo real test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
 
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
+
+# The job on real articles, with a really pretrained small Llama: make real DATA=FILE
+real: .venv/ready-real
+	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
+	$(BIN)/medner run --preset smollm2-135m --data $(DATA) --out runs/real --yes
 
 test: .venv/ready-test
 	$(BIN)/python -m pytest
@@ -24,6 +29,8 @@ bench: .venv/ready
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.generation
 	$(BIN)/python -m bench.train --tiny
+
+smollm2: .venv/ready-real
 
 llama3-tokenizer:
 	$(PYTHON) tests/support/llama3_tokenizer.py
@@ -42,6 +49,10 @@ tiny-base: .venv/ready
 
 .venv/ready-test: .venv/ready requirements-test.txt
 	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	touch $@
+
+.venv/ready-real: .venv/ready requirements-real.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-real.txt
 	touch $@
 
 clean:

@@ -45,15 +45,20 @@ class ChatTemplate:
     encode: Callable[[str], list[int]]
     end: int
 
-    def prompt_ids(self, prompts: Sequence[str]) -> tuple[Ids, ...]:
+    def prompt_ids(self, prompts: Sequence[str], given: Sequence[str] = ()) -> tuple[Ids, ...]:
         """For each prompt, all ids that the model reads between the answer before it and its own answer.
 
-        From the second on they begin with the end token. Raises InputError where the template rewrites earlier turns.
+        From the second on they begin with the end token. `given`: answers to the first prompts, which are read with the prompt
+        after them. Raises InputError where the template rewrites earlier turns.
         """
         if len(prompts) > len(self.turns):
             raise InputError("the chat template changes earlier turns when later ones come: use train.layout=separate")
         contents = [text.strip() for text in (SYSTEM, *prompts)]  # as templates trim them
-        return tuple(tuple(self._encode_turn(turn, contents)) for turn in self.turns[: len(prompts)])
+        turns = tuple(tuple(self._encode_turn(turn, contents)) for turn in self.turns[: len(prompts)])
+        read: list[int] = []
+        for turn, ids, answer in zip(self.turns, turns, given, strict=False):
+            read += [*ids, *self._answer_ids(fill(turn.opening, contents), answer)]
+        return ((*read, *turns[len(given)]), *turns[len(given) + 1 :])
 
     def _encode_turn(self, turn: Turn, contents: Sequence[str]) -> Iterator[int]:
         for piece in turn.pieces:

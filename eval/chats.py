@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from data.prompts import Layout, render_next_prompt, render_prompt
+from data.prompts import Layout, render_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
+
+if TYPE_CHECKING:
+    from eval.chat_template import ChatTemplate
 
 
 @dataclass(frozen=True)
 class Chat:
-    """One conversation: the user says `prompts[i]`, the model answers `tasks[i]` in `budgets[i]` tokens or fewer."""
+    """One conversation: the user says `prompts[i]`, the model answers `tasks[i]` in `budgets[i]` tokens or fewer.
+
+    `given`: (task, answer) of turns before those, which are read and not asked; their prompts come first in `prompts`.
+    """
 
     document: Document
     tasks: tuple[str, ...]
     prompts: tuple[str, ...]
     budgets: tuple[int, ...]
+    given: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Request:
         return sum(map(len, self.ids)) + sum(self.chat.budgets)
 
 
+def read_chat(template: ChatTemplate, chat: Chat) -> Request:
+    """The chat in token ids."""
+    return Request(chat, template.prompt_ids(chat.prompts, [answer for _, answer in chat.given]))
+
+
 Engine = Callable[[Sequence[Chat]], Iterator[list[dict]]]
 
 
@@ -41,8 +54,14 @@ def plan_chats(
     layout: Layout,
     tasks: Sequence[str] | None = None,
     max_new_tokens: int | Mapping[str, int],
+    given_entities: bool = False,
 ) -> list[Chat]:
-    """One chat a document and task (`separate`), or one a document (`conversation`)."""
+    """One chat a document and task (`separate`), or one a document (`conversation`).
+
+    `given_entities`: gold's chemicals and diseases stand answered in a conversation that asks for relations only.
+    """
+    if given_entities:
+        return [ask_relations(document, max_new_tokens) for document in documents]
     chats = []
     for document in documents:
         own = tuple(task for task in TASKS if task in (document.tasks if tasks is None else tasks))
@@ -51,6 +70,15 @@ def plan_chats(
             budgets = tuple(max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[task] for task in group)
             chats.append(Chat(document, group, (first, *map(render_next_prompt, group[1:])), budgets))
     return chats
+
+
+def ask_relations(document: Document, max_new_tokens: int | Mapping[str, int]) -> Chat:
+    """The last turn of a conversation whose lists of names are gold's."""
+    names = ("chemicals", "diseases")
+    budget = max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens["relations"]
+    prompts = (render_prompt(document.article, names[0]), *map(render_next_prompt, (names[1], "relations")))
+    given = tuple((task, render_answer(document.gold(task))) for task in names)
+    return Chat(document, ("relations",), prompts, (budget,), given)
 
 
 def refuse_too_long(requests: Sequence[Request], limit: int) -> None:

@@ -34,6 +34,7 @@ def write_completions(
     layout: Layout,
     tasks: Sequence[str] | None = None,
     max_new_tokens: int | Mapping[str, int],
+    given_entities: bool = False,
     provenance: Mapping | None = None,
     progress: bool | None = None,
 ) -> Path:
@@ -42,7 +43,9 @@ def write_completions(
     `provenance`: what produces the answers, a JSON object; what is asked is added to it. Raises InputError where `path` holds
     answers of another, or of nobody knows what, or is being written by another process.
     """
-    chats = plan_chats(documents, layout=layout, tasks=tasks, max_new_tokens=max_new_tokens)
+    chats = plan_chats(
+        documents, layout=layout, tasks=tasks, max_new_tokens=max_new_tokens, given_entities=given_entities
+    )
     asked = {(chat.document.id, task) for chat in chats for task in chat.tasks}
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path) as file:
@@ -91,7 +94,7 @@ def describe_questions(chats: Sequence[Chat], layout: Layout, max_new_tokens: in
     """What is asked, for provenance.json: the layout, the answers' budgets in tokens, and a hash of every prompt in order."""
     digest = hashlib.sha256(SYSTEM.encode())
     for chat in sorted(chats, key=lambda chat: (chat.document.id, chat.tasks)):
-        digest.update(json.dumps([chat.document.id, chat.tasks, chat.prompts]).encode())
+        digest.update(json.dumps([chat.document.id, chat.tasks, chat.prompts, *chat.given]).encode())
     budgets = max_new_tokens if isinstance(max_new_tokens, int) else dict(max_new_tokens)
     return {"layout": layout, "max_new_tokens": budgets, "prompts_sha256": digest.hexdigest()}
 

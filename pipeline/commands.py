@@ -98,6 +98,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("validation", "test"), help="default: test")
     parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
     parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
+    parser.add_argument("--given-entities", action="store_true", help="give gold's names, and ask and score relations only")
     parser.add_argument("--engine", choices=ENGINES, help="default: transformers, or what fits the --model that --data is for")
     parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
     parser.add_argument("--data", type=Path, help="a corpus of its own, for a --model that was not trained here")
@@ -383,6 +384,7 @@ def evaluate_run_command(options: argparse.Namespace) -> Outcome:
         model=options.model,
         grounded=options.grounded or run.settings.eval.grounded,
         listed_sides=options.listed_sides,
+        given_entities=options.given_entities,
         logprobs=options.min_precision is not None or own and run.settings.eval.logprobs,
     )
     refuse_together(options, variant.grounded)
@@ -406,6 +408,8 @@ def refuse_together(options: argparse.Namespace, grounded: bool) -> None:
     both = [name for name, value in given.items() if value]
     if len(both) > 1:
         raise InputError(f"{both[0]} and {both[1]}: give one of them")
+    if options.given_entities and (options.cases or options.min_precision is not None):
+        raise InputError("--given-entities: not beside --cases or --min-precision; give one of them")
     if options.cases and options.split:
         raise InputError("--cases and --split: the five cases are of no split; give one of them")
 

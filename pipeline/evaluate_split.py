@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.files import write_json, write_text
 from data.readers.pubtator import write_pubtator
-from data.schema import Document
+from data.schema import TASKS, Document, InputError
 from data.split import read_split_folder
 from data.table import escape_markdown
 from eval.official.biocreative import score_official
@@ -37,12 +37,29 @@ from pipeline.variant import Variant, ask_variant, variant_folder
 def evaluate_split(run: RunFolder, name: str, variant: Variant) -> Path:
     """Asks the variant for its answers to one split, and computes all that is computed of them. Returns their folder."""
     documents = read_split_folder(run.path / "data")[name]
+    if variant.given_entities:
+        documents = relations_alone(run, documents)
     out = run.path / "eval" / name / variant_folder(run, variant)
     ask_variant(run, variant, documents, out / "completions.jsonl")
     what = "/".join([name, *out.relative_to(run.path / "eval" / name).parts])
     title = f"{run.path.name}: {name}, untuned model" if variant.untuned else f"{run.path.name}: {what}"
-    score_completions(run, name, documents, out, title, "lenient" if variant.untuned else "strict")
+    score_completions(
+        run, name, documents, out, title, "lenient" if variant.untuned else "strict", given_entities=variant.given_entities
+    )
     return out
+
+
+def relations_alone(run: RunFolder, documents: Sequence[Document]) -> list[Document]:
+    """The documents that have all three tasks, to be asked and scored for relations only. Raises InputError without any."""
+    if run.settings.train.layout == "separate":
+        raise InputError(
+            "--given-entities: this model was taught each task in a chat of its own, where names cannot be given; "
+            "train with train.layout=conversation"
+        )
+    whole = [replace(document, tasks=("relations",)) for document in documents if set(TASKS) <= set(document.tasks)]
+    if not whole:
+        raise InputError("--given-entities: no document has chemicals, diseases and relations")
+    return whole
 
 
 def read_f1(out: Path) -> dict[str, float]:
@@ -52,14 +69,27 @@ def read_f1(out: Path) -> dict[str, float]:
 
 
 def score_completions(
-    run: RunFolder, name: str, documents: Sequence[Document], out: Path, title: str, compared: Reading
+    run: RunFolder,
+    name: str,
+    documents: Sequence[Document],
+    out: Path,
+    title: str,
+    compared: Reading,
+    *,
+    given_entities: bool = False,
 ) -> None:
-    """From completions.jsonl in `out` to everything that is computed of it. `compared`: as in `score_readings`."""
+    """From completions.jsonl in `out` to everything that is computed of it. `compared`: as in `score_readings`.
+
+    `given_entities`: baselines, which find the names themselves, are left out.
+    """
     train = read_split_folder(run.path / "data")["train"]
     rows, scored = read_answers(documents, out)
     faults = find_faults(scored)
     metrics = score_split(train, scored, faults)
-    metrics["baselines"] |= score_crf(train, scored, run.path / "eval" / "crf.crfsuite") | read_base_model(run, name, out)
+    if given_entities:
+        metrics["baselines"] = {}
+    else:
+        metrics["baselines"] |= score_crf(train, scored, run.path / "eval" / "crf.crfsuite") | read_base_model(run, name, out)
     metrics["readings"] = score_readings(scored, rows, compared)
     metrics["official"] = score_officially(train, scored, out)
     confidences = None

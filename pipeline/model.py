@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
-from pipeline.base_model import SMOLLM2, model_path
+from pipeline.base_model import SMOLLM2, model_path, read_origin
 from pipeline.config import Settings
 from pipeline.plan.decide import leaves_fused_path
 
@@ -251,7 +251,11 @@ def nf4(settings: Settings) -> object:
 
 
 def write_medner_json(adapter: Path, settings: Settings, budgets: dict[str, int]) -> None:
-    """What an adapter must be used with: layout, system prompt, date and base model as it was trained."""
+    """What an adapter must be used with: layout, system prompt, date and base model as it was trained.
+
+    `origin`: where a base comes from that no Hub id names.
+    """
+    origin = read_origin(settings.model.name)
     write_json(
         adapter / "medner.json",
         {
@@ -259,6 +263,7 @@ def write_medner_json(adapter: Path, settings: Settings, budgets: dict[str, int]
             "system_prompt": SYSTEM,
             "date": DATE,
             "base_model": settings.model.name,
+            **({"origin": origin} if origin else {}),
             "max_new_tokens": budgets,
         },
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data.schema import TASKS, Document, InputError
-from eval.chats import Chat, Engine, Request, refuse_too_long
+from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
 from pipeline.config import Settings
 from pipeline.run_folder import RunFolder
@@ -34,7 +34,8 @@ ADDRESS = ("http://", "https://")
 class Variant:
     """`model`: a folder, a Hub id, a GGUF file or a server's address; None for what the run itself has for the engine.
 
-    `untuned`: the base model without the adapter. `logprobs`: keep the log-probability of each token with the answers.
+    `untuned`: the base model without the adapter. `given_entities`: gold's names are given, and relations alone are asked.
+    `logprobs`: keep the log-probability of each token with the answers.
     """
 
     engine: EngineName = "transformers"
@@ -42,6 +43,7 @@ class Variant:
     untuned: bool = False
     grounded: bool = False
     listed_sides: bool = False
+    given_entities: bool = False
     logprobs: bool = False
 
     @property
@@ -67,7 +69,7 @@ def variant_folder(run: RunFolder, variant: Variant) -> str:
         digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
         parts = [variant.engine, name, digest[:8]]
     grounded = variant.grounded and not (variant.own and run.settings.eval.grounded)
-    return "-".join([*parts, *["grounded"] * grounded, *["listed"] * variant.listed_sides])
+    return "-".join([*parts, *["grounded"] * grounded, *["listed"] * variant.listed_sides, *["given"] * variant.given_entities])
 
 
 def ask_variant(run: RunFolder, variant: Variant, documents: Sequence[Document], path: Path) -> None:
@@ -83,7 +85,13 @@ def ask_variant(run: RunFolder, variant: Variant, documents: Sequence[Document],
         return open_variant(run, variant, chats)(chats)  # opened only where something is left to ask
 
     write_completions(
-        engine, documents, path, layout=run.settings.train.layout, max_new_tokens=budgets, provenance=provenance
+        engine,
+        documents,
+        path,
+        layout=run.settings.train.layout,
+        max_new_tokens=budgets,
+        given_entities=variant.given_entities,
+        provenance=provenance,
     )
 
 
@@ -101,6 +109,8 @@ def require_budgets(budgets: int | Mapping[str, int], documents: Sequence[Docume
 def describe_variant(run: RunFolder, variant: Variant) -> dict:
     """What stands in provenance.json: engine, model, hash of the weights, and the settings that change answers."""
     kept = {key: value for key, value in asdict(variant).items() if key not in ("model", "untuned")}
+    if not variant.given_entities:
+        del kept["given_entities"]
     return {**kept, **describe_source(run, variant)}
 
 
@@ -216,7 +226,7 @@ def refuse_long_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[Chat],
     from eval.chat_template import read_template
 
     template = read_template(tokenizer)
-    refuse_too_long([Request(chat, template.prompt_ids(chat.prompts)) for chat in chats], max_length)
+    refuse_too_long([read_chat(template, chat) for chat in chats], max_length)
 
 
 def as_trained(run: RunFolder, documents: Sequence[Document]) -> list[Document]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from data.prompts import Layout
 from data.schema import Document
 from eval.chat_template import read_template
-from eval.chats import Chat, Engine, Request, refuse_too_long
+from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
 from eval.engines.decode_loop import ChatState, Decoding, Scheduler, decode_text, run_chats
 from eval.engines.unsloth_generate import Calls, is_patched
@@ -59,7 +59,7 @@ def transformers_engine(
 
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         template = read_template(tokenizer)
-        requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
+        requests = [read_chat(template, chat) for chat in chats]
         positions = model.config.max_position_embeddings
         refuse_too_long(requests, min(positions, getattr(model, "max_seq_length", positions)))  # Unsloth cuts at the latter
         ground = grounding(read_vocabulary(tokenizer, template.end), listed_sides) if grounded else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from data.schema import InputError
 from eval.chat_template import ChatTemplate, Message, build_template, placeholder_messages
-from eval.chats import Chat, Engine, Request, refuse_too_long
+from eval.chats import Chat, Engine, Request, read_chat, refuse_too_long
 from eval.engines.client import Server, ask, offers, open_server, run_concurrently
 from eval.grounding.answer import Ground, GroundedAnswer, grounding
 from eval.grounding.states import Vocabulary, build_vocabulary, read_vocabulary
@@ -73,7 +73,7 @@ def llama_cpp_engine(
         with connect() as server:
             llama = Llama(server, vocabulary, ground, logprobs, local)
             template = read_server_template(server)
-            requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
+            requests = [read_chat(template, chat) for chat in chats]
             refuse_too_long(requests, ask(server, "GET", "/props")["default_generation_settings"]["n_ctx"])
             yield from run_concurrently(lambda one: _run_chat(llama, one), requests, parallel)
 

@@ -86,9 +86,13 @@ def break_special(text: str) -> str:
 
 
 def _answer_chat(served: Served, chat: Chat) -> list[dict]:
-    messages, rows = [{"role": "system", "content": SYSTEM}], []
+    rows: list[dict] = []
+    messages = [{"role": "system", "content": SYSTEM}]
+    for prompt, (_, answer) in zip(chat.prompts, chat.given, strict=False):
+        messages.append({"role": "user", "content": break_special(prompt)})
+        messages.append({"role": "assistant", "content": break_special(answer)})
     own_joiners = JOINER in chat.prompts[0]  # then they are the article's
-    for prompt, task, budget in zip(chat.prompts, chat.tasks, chat.budgets, strict=True):
+    for prompt, task, budget in zip(chat.prompts[len(chat.given) :], chat.tasks, chat.budgets, strict=True):
         messages.append({"role": "user", "content": break_special(prompt)})
         answer = ask(served.server, "POST", "/chat/completions", request_body(served, chat, task, messages, budget))
         row = _row(chat, task, answer["choices"][0], served.logprobs)

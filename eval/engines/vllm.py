@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.schema import InputError
 from eval.chat_template import read_template
-from eval.chats import Chat, Engine, Request, refuse_too_long
+from eval.chats import Chat, Engine, Request, read_chat, refuse_too_long
 from eval.grounding.grammar import lark_grammar
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def vllm_engine(
 
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         template = read_template(tokenizer)
-        requests = [Request(chat, template.prompt_ids(chat.prompts)) for chat in chats]
+        requests = [read_chat(template, chat) for chat in chats]
         refuse_too_long(requests, context)
         for start in range(0, len(requests), CHATS_AT_A_TIME):
             batch = requests[start : start + CHATS_AT_A_TIME]

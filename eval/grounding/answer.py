@@ -152,7 +152,8 @@ def grounding(vocabulary: Vocabulary, listed_sides: bool = False) -> Ground:
         if chat.tasks[turn] != "relations":
             return GroundedAnswer([last], chat.budgets[turn])
         if listed_sides:
-            listed = {task: read_answer(answer, task)[0] for task, answer in zip(chat.tasks, earlier, strict=False)}
+            answered = (*chat.given, *zip(chat.tasks, earlier, strict=False))
+            listed = {task: read_answer(answer, task)[0] for task, answer in answered}
             if not {"chemicals", "diseases"} <= set(listed):
                 raise InputError("relations between listed names only: that needs the conversation layout and all three tasks")
             first = Language(listed_spans(listed["chemicals"], vocabulary.missing), vocabulary, NEXT_SIDE)

@@ -134,10 +134,12 @@ def score_answers(scored: Scored) -> JsonObject:
 
 
 def score_tasks(scored: Scored) -> dict[str, JsonObject]:
-    """The figures of each task, and the share of its answers that hold every gold item and nothing else."""
+    """The figures of each task that a document has, and the share of its answers that hold every gold item and nothing else."""
+    asked = {task for document in scored.documents for task in document.tasks}
     return {
         task: score_counts(counts, scored.weights) | {"exact_match": exact_match(scored.documents, counts, task)}
         for task, counts in scored.counts.items()
+        if task in asked
     }
 
 

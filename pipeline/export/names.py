@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -35,6 +36,15 @@ def family_name(base: str) -> str:
     sized = [found[1] for part in reversed(parts) if (found := SIZED.match(part))]
     stem = re.sub(r"[^\w.-]+", "-", (sized or parts[-1:] or ["model"])[0], flags=re.ASCII).strip("-.")[:40]
     return re.sub(r"^(?:meta-)?llama(?=-)", "Llama", stem, flags=re.IGNORECASE) or "model"
+
+
+def published_base(adapter: Mapping) -> str:
+    """What others know a base by: of an adapter's medner.json, the Hub id that its origin names, else its own name.
+
+    >>> published_base({"base_model": "smollm2-135m", "origin": {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct"}})
+    'HuggingFaceTB/SmolLM2-135M-Instruct'
+    """
+    return adapter.get("origin", {}).get("base_model") or adapter["base_model"]
 
 
 def llama_version(base: str) -> str | None:

@@ -17,7 +17,7 @@ from data.schema import TASKS
 from data.table import Table, as_markdown, percent
 from eval.report.tables import build_tables, render_markdown
 from pipeline.config import Settings
-from pipeline.export.names import licence_of, llama_version
+from pipeline.export.names import licence_of, llama_version, published_base
 from pipeline.publish.card_use import LIMITS, Shipped, render_licence, render_use
 from pipeline.run_folder import read_run
 
@@ -47,7 +47,7 @@ class Facts:
 
     @property
     def base(self) -> str:
-        return self.adapter.get("base_model") or self.settings.model.name
+        return published_base({"base_model": self.settings.model.name, **self.adapter})
 
 
 def write_card(run: Path) -> str:
@@ -101,7 +101,7 @@ def render_metadata(facts: Facts) -> str:
     """The card's YAML header, model-index included."""
     from huggingface_hub import ModelCardData
 
-    licence = licence_of(facts.base)
+    licence = licence_of(facts.base) or facts.adapter.get("origin", {}).get("license")
     data = ModelCardData(
         language="en",
         license=licence,
@@ -169,10 +169,12 @@ def data_name(facts: Facts) -> str:
 
 
 def render_opening(facts: Facts) -> str:
+    remark = facts.adapter.get("origin", {}).get("remark")
     built = "**Built with Llama.** " if llama_version(facts.base) else ""
     return (
         f"{built}A LoRA adapter of `{facts.base}` that reads a biomedical abstract and lists its chemicals, its diseases, and "
-        "the pairs of a chemical and a disease that it influences, one item a line, in the article's own words.\n\n"
+        "the pairs of a chemical and a disease that it influences, one item a line, in the article's own words."
+        f"{f' It was trained on a copy of that base: {remark}' if remark else ''}\n\n"
         "**Not a medical device.** It makes mistakes, and nothing it lists may be used to diagnose, to treat, or to decide "
         "about a patient without a specialist who has read the source."
     )

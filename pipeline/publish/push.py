@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.files import write_text
 from data.schema import InputError
-from pipeline.export.names import default_name, is_repository, llama_version
+from pipeline.export.names import default_name, is_repository, llama_version, published_base
 from pipeline.publish.card import write_card, write_eval_results
 from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload, verify
 from pipeline.run_folder import RunFolder, read_run, require_adapter
@@ -41,7 +41,7 @@ def push(run: Path, repo: str | None, *, artifacts: Sequence[str], private: bool
     """
     folder = read_run(run)
     require_adapter(folder)
-    base = json.loads(_require(run / "adapter" / "medner.json").read_text(encoding="utf-8"))["base_model"]
+    base = published_base(json.loads(_require(run / "adapter" / "medner.json").read_text(encoding="utf-8")))
     groups = plan_uploads(run, artifacts, base)
     if not force:
         require_parity(run, [one for group in groups for one in group])

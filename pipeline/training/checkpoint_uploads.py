@@ -13,7 +13,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from data.schema import InputError
-from pipeline.export.names import default_name
+from pipeline.base_model import read_origin
+from pipeline.export.names import default_name, published_base
 from pipeline.publish.hub import Upload, log_in, upload
 from pipeline.publish.push import adapter_uploads, check_name, claim
 from pipeline.run_folder import RunFolder
@@ -23,7 +24,8 @@ class CheckpointUploads(TrainerCallback):
     """Makes the repository before training begins, so that a wrong token or name is found then."""
 
     def __init__(self, run: RunFolder):
-        publish, self.base = run.settings.publish, run.settings.model.name
+        publish, name = run.settings.publish, run.settings.model.name
+        self.base = published_base({"base_model": name, "origin": read_origin(name)})
         self.hub = log_in()
         self.repo = publish.repo or run.manifest.get("repo") or f"{self.hub.user}/{default_name(self.base)}"
         check_name(self.repo, self.base)

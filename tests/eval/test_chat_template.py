@@ -69,6 +69,8 @@ def test_the_special_ids_of_a_chat_are_the_templates_whatever_its_texts(family, 
     special_ids = [i for turn in plain for i in turn if i in special]
     assert [i for i in ids if i in special] == [*special_ids, template.end]
     assert sum(mask) == len(ids) - sum(map(len, turns)) - 1 + len(prompts)
+    read, *left = template.prompt_ids(prompts, said[:-1])  # all answers but the last given: as training reads them
+    assert not left and list(read) == ids[: len(read)] and sum(mask[len(read) :]) == len(ids) - len(read)
     # Read back, the ids are the texts, each in its own turn.
     shown = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     assert [text.strip() in shown for text in (SYSTEM, *prompts, *said)] == [True] * (1 + 2 * len(prompts))

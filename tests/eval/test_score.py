@@ -162,7 +162,7 @@ def test_fault_no_document_is_dropped():
 def test_a_task_that_is_not_asked_counts_nothing():
     document = Document("a", "…", mentions=(Mention("zinc", "Chemical"), Mention("gout", "Disease")), tasks=("chemicals",))
     scored = score([document], [say("zinc")])
-    assert scored["tasks"]["diseases"]["support"] == 0
+    assert set(scored["tasks"]) == {"chemicals"}
     assert scored["macro"]["f1"] == 1
 
 

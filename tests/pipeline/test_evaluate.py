@@ -13,7 +13,7 @@ import pytest
 from fixed_run import make_run, save_adapter
 
 from data.files import read_jsonl, write_jsonl
-from data.prompts import render_answer
+from data.prompts import read_answer, render_answer
 from data.schema import TASKS, Mention, document_to_json
 from data.split import read_split_folder
 from pipeline.base_model import TINY
@@ -308,3 +308,35 @@ def test_a_second_evaluation_of_one_folder_is_refused(run, capsys):
         code = "import sys; from pipeline.cli import main; sys.exit(main(['evaluate', sys.argv[1]]))"
         done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
     assert done.returncode == 2 and "another process is writing these answers" in done.stderr
+
+
+def test_given_entities_asks_and_scores_relations_alone(run, capsys):
+    assert evaluate(run, "--given-entities", "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert set(metrics["tasks"]) == {"relations"} and metrics["baselines"] == {}
+    out = run / "eval/test/given"
+    assert {row["task"] for _, row in read_jsonl(out / "completions.jsonl")} == {"relations"}
+    assert provenance(out)["given_entities"] is True and (out / "report.html").is_file()
+    assert "given_entities" not in provenance_of_plain(run)  # answers of before this flag stay valid
+
+
+def provenance_of_plain(run: Path) -> dict:
+    assert evaluate(run) == 0
+    return provenance(run / "eval/test")
+
+
+def test_given_names_hold_the_sides_of_relations_where_asked(run):
+    assert evaluate(run, "--given-entities", "--grounded", "--listed-sides") == 0
+    documents = {document.id: document for document in read_split_folder(run / "data")["test"]}
+    rows = [row for _, row in read_jsonl(run / "eval/test/grounded-listed-given/completions.jsonl")]
+    assert len(rows) == len(documents)
+    for row in rows:
+        document = documents[row["document"]]
+        for chemical, disease in read_answer(row["completion"], "relations")[0]:
+            assert chemical in document.gold("chemicals") and disease in document.gold("diseases")
+
+
+def test_given_entities_refuses_what_it_cannot_do(run, tmp_path, capsys):
+    assert "give one of them" in refused(capsys, run, "--given-entities", "--cases")
+    separate = make_run(tmp_path / "other", ["train.layout=separate"])
+    assert "train.layout=conversation" in refused(capsys, separate, "--given-entities")
