@@ -143,9 +143,9 @@ def estimate_seconds(settings: Settings, model: Architecture, device: Device, le
     if settings.eval.base_model:  # it may not know when to stop
         parts = {"untuned model on test": answering(lengths.test, rate, lengths.budget)} | parts
     parts |= {f"adapter on {name}": answering(getattr(lengths, name), rate) for name in settings.eval.splits}
-    files, checked = len(settings.export.gguf), settings.export.parity_documents
+    files = len(settings.export.gguf)
     if files or settings.export.merge:
-        low, high = answering(Chats(lengths.validation.read[:checked], lengths.validation.answered[:checked]), cores)
+        low, high = answering(lengths.validation, cores)
         written = 2 * model.parameters * (2 + files)
         parts["export and its check"] = (written / DISK[1] + files * low, written / DISK[0] + files * high)
     return parts

@@ -159,6 +159,20 @@ def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_2(corpus, capsy
         main([*below_a_file, "--debug"])
 
 
+@pytest.mark.slow
+def test_many_hours_without_a_gpu_want_a_yes(tmp_path, monkeypatch, capsys):
+    from pipeline import run as job
+
+    monkeypatch.setattr(job, "ASKED_ABOVE", -1)
+    monkeypatch.setattr(job, "STAGES", {name: job.STAGES[name] for name in ("data", "plan")})
+    command = ["run", "--preset", "tiny", "--data", str(job.SAMPLE), "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "without a GPU this may take" in err and "give --yes to begin all the same" in err
+    assert "plan: " in err and " on cpu, counted, not measured" in err  # the estimate, before anything begins
+    assert main([*command, "--yes", "--json"]) == 0
+
+
 @pytest.mark.parametrize(("number", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "choose a folder")])
 def test_a_full_disk_and_a_read_only_folder_name_the_path(corpus, tmp_path, monkeypatch, capsys, number, cure):
     def fail(self, *_, **__):
