@@ -2,9 +2,12 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
+PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
+UNSLOTH_TESTS := -m pytest tests/unsloth -o filterwarnings=default --disable-warnings --durations 5
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: demo real test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
+.PHONY: test-unsloth test-unsloth-t4 test-unsloth-a100
 
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
@@ -19,6 +22,17 @@ test: .venv/ready-test
 
 test-fast: .venv/ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+
+# Unsloth's CUDA path on a processor, as a T4 (float16) and as an A100 (bfloat16), side by side.
+test-unsloth: .venv-unsloth/ready
+	$(MAKE) --jobs 2 --output-sync=target test-unsloth-t4 test-unsloth-a100
+
+test-unsloth-t4 test-unsloth-a100: export OMP_NUM_THREADS = 1
+test-unsloth-t4: .venv-unsloth/ready
+	MEDNER_PRETEND_GPU=7.5 .venv-unsloth/bin/python $(UNSLOTH_TESTS)
+
+test-unsloth-a100: .venv-unsloth/ready
+	MEDNER_PRETEND_GPU=8.0 .venv-unsloth/bin/python $(UNSLOTH_TESTS) -k "fused or end_to_end or gradient"
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .
@@ -55,5 +69,12 @@ tiny-base: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-real.txt
 	touch $@
 
+# Laid over .venv by a path file: what stands in .venv is not installed twice.
+.venv-unsloth/ready: .venv/ready-test requirements-unsloth-cpu.txt
+	$(PYTHON) -m venv --without-pip .venv-unsloth
+	$(BIN)/python -m pip --python .venv-unsloth/bin/python install --quiet --no-deps -r requirements-unsloth-cpu.txt
+	$(BIN)/python -c "$(PURELIB)" > "$$(.venv-unsloth/bin/python -c "$(PURELIB)")/base.pth"
+	touch $@
+
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv .venv-unsloth runs build *.egg-info

@@ -60,7 +60,10 @@ class Lengths:
 
 
 def chat_budget(budgets: Mapping[str, int], layout: Layout) -> int:
-    return sum(budgets.values()) if layout == "conversation" else max(budgets.values(), default=0)
+    """The most positions that a chat's answers take: one that spent its budget is still ended before the next question."""
+    if layout == "conversation":
+        return sum(budgets.values()) + max(len(budgets) - 1, 0)
+    return max(budgets.values(), default=0)
 
 
 def estimate_memory(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> dict[str, int]:
@@ -143,9 +146,9 @@ def estimate_seconds(settings: Settings, model: Architecture, device: Device, le
     if settings.eval.base_model:  # it may not know when to stop
         parts = {"untuned model on test": answering(lengths.test, rate, lengths.budget)} | parts
     parts |= {f"adapter on {name}": answering(getattr(lengths, name), rate) for name in settings.eval.splits}
-    files = len(settings.export.gguf)
+    files, checked = len(settings.export.gguf), settings.export.parity_documents
     if files or settings.export.merge:
-        low, high = answering(lengths.validation, cores)
+        low, high = answering(Chats(lengths.validation.read[:checked], lengths.validation.answered[:checked]), cores)
         written = 2 * model.parameters * (2 + files)
         parts["export and its check"] = (written / DISK[1] + files * low, written / DISK[0] + files * high)
     return parts

@@ -6,12 +6,13 @@ import copy
 from dataclasses import replace
 
 import pytest
+from articles import invent
 from tiny_llama import tiny_tokenizer
 
 from data.prompts import conversations, render_answer
-from data.schema import TASKS, Document, InputError, Mention, Relation
+from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
-from eval.chats import plan_chats
+from eval.chats import Request, plan_chats
 from pipeline.base_model import TINY
 from pipeline.model import load_tokenizer
 from pipeline.plan.decide import refuse_long
@@ -153,3 +154,16 @@ def test_budgets_hold_the_longest_answer_of_train_with_its_end():
         for document in DOCUMENTS:
             assert len(tokenizer(render_answer(document.gold(task)))["input_ids"]) + 1 < budget
     assert answer_budgets(tokenizer, [DOCUMENTS[2]]).keys() == {"chemicals", "relations"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_longest_chat_that_the_plan_counts_is_the_longest_that_an_engine_is_asked(layout):
+    """Else a model loaded for the planned length refuses, after training, what the plan has allowed."""
+    documents, tokenizer = invent(12), load_tokenizer(TINY)
+    budgets = answer_budgets(tokenizer, documents)
+    encoded = {name: encode_documents(tokenizer, documents, layout) for name in SPLITS}
+    lengths = measure_lengths(encoded, dict.fromkeys(SPLITS, documents), budgets, layout)
+    chats = plan_chats(documents, layout=layout, max_new_tokens=budgets)
+    requests = [Request(chat, read_template(tokenizer).prompt_ids(chat.prompts)) for chat in chats]
+    longest = max(request.positions for request in requests)
+    assert lengths.longest_answering == longest if layout == "conversation" else lengths.longest_answering >= longest
