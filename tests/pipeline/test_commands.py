@@ -1,0 +1,86 @@
+"""`medner compare` and `medner export` through the command line, on runs whose answers or weights are fixed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fixed_run import make_run
+
+from data.schema import Document
+from data.split import read_split_folder
+from eval.scoring.parse import Answer, write_predictions
+from pipeline.cli import main
+from pipeline.run_folder import read_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("made"), test=8)
+
+
+@pytest.fixture
+def runs(made, tmp_path) -> tuple[Path, Path]:
+    """Two runs on one split: one answers everything as gold does, the other nothing."""
+    first, second = (shutil.copytree(made, tmp_path / name) for name in ("right", "silent"))
+    for split in ("validation", "test"):
+        documents = read_split_folder(made / "data")[split]
+        write_predictions(answers(documents, right=True), first / "eval" / split / "predictions.jsonl")
+        write_predictions(answers(documents, right=False), second / "eval" / split / "predictions.jsonl")
+    return first, second
+
+
+def answers(documents: list[Document], *, right: bool) -> dict[tuple[str, str], Answer]:
+    asked = [(document, task) for document in documents for task in document.tasks]
+    return {(d.id, task): Answer(d.gold(task) if right else (), "ok" if right else "empty") for d, task in asked}
+
+
+def test_two_runs_are_compared_on_the_same_articles(runs, capsys):
+    assert main(["compare", *map(str, runs), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    chemicals = compared["scores"]["chemicals"]
+    assert (compared["documents"], chemicals["a"], chemicals["b"], chemicals["difference"]) == (8, 1, 0, -1)
+    assert main(["compare", *map(str, runs), "--split", "validation"]) == 0
+    shown = capsys.readouterr().out
+    assert "right" in shown and "silent" in shown and "same 3 documents" in shown
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "eval/test/predictions.jsonl").unlink(), "predictions.jsonl: no such file"),
+        (lambda run: (run / "manifest.json").unlink(), "not a run folder"),
+        (lambda run: spoil_gold(run / "data/documents.jsonl"), "different test sets"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused_in_a_line(runs, spoil, message, capsys):
+    spoil(runs[1])
+    assert main(["compare", *map(str, runs)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and message in err and err.count("\n") == 1
+
+
+def spoil_gold(path: Path) -> None:
+    """The same articles, in each of which a relation is less."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(row | {"relations": row["relations"][1:]}) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_only_what_was_evaluated_is_exported(made, capsys):
+    assert main(["export", str(made)]) == 2
+    assert "evaluate" in capsys.readouterr().err and not (made / "export").exists()
+
+
+@pytest.mark.slow
+def test_an_export_is_written_compared_and_recorded(made, tmp_path, capsys):
+    """Three articles cannot show that nothing was lost, so the command ends with 1 and says what it compared."""
+    run = shutil.copytree(made, tmp_path / "run")
+    read_run(run).stage("evaluate", dict)
+    assert main(["export", str(run), "--gguf", "f16", "--merged", "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    (name,) = facts["files"]
+    assert name.endswith(".f16.gguf") and (run / "export" / name).is_file() and (run / "export/Modelfile").is_file()
+    assert (run / "export/merged/model.safetensors").is_file() and facts["parity"].keys() == {"merged", name}
+    assert not facts["parity"][name]["lossy"] and read_run(run).manifest["stages"]["export"]["files"] == [name]
