@@ -1,7 +1,7 @@
 """Memory and time of a job, counted from the shapes of model and data: what `pipeline.plan.decide` decides by.
 
 Memory is counted as transformers and PEFT use it; what Unsloth saves of it has not been measured. Time is a count of operations
-over a range of rates, never a measurement of the moment. Settings must be resolved: no None where the plan decides.
+over the rates that a processor reached; a GPU's were never measured, so its time is not known. Settings must be resolved.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ RESIDENT = {"cuda": 1, "cpu": 2}
 LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
 # FLOP/s of one core in float32: 29 to 41 G were reached by the tiny model (bench/results/train-cpu.json).
 CORE_FLOPS = (20e9, 80e9)
-GPU_SHARE = (0.1, 0.5)  # of the data sheet's FLOP/s: a guess, measured on none
 ANSWER_COST = (1, 10)  # an answer's token against one that is read: a decoding step reads all weights; a guess
-DISK = (1e8, 1e9)  # bytes/s
 
 Range = tuple[float, float]  # seconds, least and most
 
@@ -123,34 +121,30 @@ def position_bytes(settings: Settings, model: Architecture) -> int:
 
 
 def estimate_seconds(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> dict[str, Range]:
-    """What each part of the job takes, in the job's order. Empty where the device's speed is not known."""
-    cores = tuple(rate * device.cores for rate in CORE_FLOPS)
-    rate = cores if device.kind == "cpu" else tuple(share * (device.flops or 0) for share in GPU_SHARE)
-    if not all(rate):
+    """What each part of the job takes on a processor, in the job's order. Empty for a GPU."""
+    if device.kind == "cuda":
         return {}
+    slow, fast = (rate * device.cores for rate in CORE_FLOPS)
     forward, epochs = token_flops(settings, model, lengths, training=False), settings.train.num_train_epochs
 
-    def answering(chats: Chats, rate: Range, answer: int = 0) -> Range:
+    def answering(chats: Chats, answer: int = 0) -> Range:
         """`answer`: the most tokens that all answers of a chat take; 0: as many as gold's."""
         longest = len(chats.read) * answer or sum(chats.answered)
         least = sum(chats.read) + ANSWER_COST[0] * sum(chats.answered)
-        return least * forward / rate[1], (sum(chats.read) + ANSWER_COST[1] * longest) * forward / rate[0]
+        return least * forward / fast, (sum(chats.read) + ANSWER_COST[1] * longest) * forward / slow
 
     whole = lengths.train.whole
     step = settings.train.per_device_train_batch_size * settings.train.gradient_accumulation_steps * device.count
     seen = settings.train.max_steps * step if settings.train.max_steps > 0 else len(whole) * epochs
     flops = seen * sum(whole) / max(1, len(whole)) * token_flops(settings, model, lengths, training=True)
     flops += settings.train.evaluations * sum(lengths.validation.whole) * forward
-    together = device.count if device.kind == "cuda" else 1  # processes on one CPU share its cores
-    parts = {"training": (flops / rate[1] / together, flops / rate[0] / together)}
+    parts = {"training": (flops / fast, flops / slow)}
     if settings.eval.base_model:  # it may not know when to stop
-        parts = {"untuned model on test": answering(lengths.test, rate, lengths.budget)} | parts
-    parts |= {f"adapter on {name}": answering(getattr(lengths, name), rate) for name in settings.eval.splits}
-    files, checked = len(settings.export.gguf), settings.export.parity_documents
-    if files or settings.export.merge:
-        low, high = answering(Chats(lengths.validation.read[:checked], lengths.validation.answered[:checked]), cores)
-        written = 2 * model.parameters * (2 + files)
-        parts["export and its check"] = (written / DISK[1] + files * low, written / DISK[0] + files * high)
+        parts = {"untuned model on test": answering(lengths.test, lengths.budget)} | parts
+    parts |= {f"adapter on {name}": answering(getattr(lengths, name)) for name in settings.eval.splits}
+    if files := len(settings.export.gguf):
+        low, high = answering(lengths.validation)
+        parts["check of what is exported"] = (files * low, files * high)
     return parts
 
 

@@ -1,7 +1,4 @@
-"""The machine a job would run on: its memory, and what its makers say of its speed; nothing is timed.
-
-A named GPU imports no torch.
-"""
+"""The machine a job would run on: its memory, its number types, its cores. A named GPU imports no torch."""
 
 from __future__ import annotations
 
@@ -9,44 +6,29 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from data.schema import InputError
 
 GiB = 2**30
-# GiB of memory as PyTorch reports it, and 16-bit TFLOP/s without sparsity by NVIDIA's data sheets. A T4 has no bfloat16.
-GPUS = {
-    "t4": (14.74, 65),
-    "l4": (22.03, 121),
-    "a10": (22.06, 125),
-    "a100-40": (39.39, 312),
-    "a100-80": (79.15, 312),
-    "h100": (79.10, 989),
-    "h200": (139.72, 989),
-}
-# Words of the name that PyTorch reports -> the table's key; the first that fits.
-REPORTED = (("H200", "h200"), ("H100", "h100"), ("A100", "a100-80"), ("A10", "a10"), ("L4", "l4"), ("T4", "t4"))
+# GiB of memory as PyTorch reports it.
+GPUS = {"t4": 14.74, "l4": 22.03, "a10": 22.06, "a100-40": 39.39, "a100-80": 79.15, "h100": 79.10, "h200": 139.72}
 # The least NVIDIA driver that runs a build of torch -> the requirements that install it, newest first.
 DRIVERS = {580: "requirements.txt", 525: "requirements-cuda12.txt"}
-COLAB_CORES = 2  # beside a named GPU, whose machine is not at hand
 
 
 @dataclass(frozen=True)
 class Device:
-    """`memory` (bytes) and `flops` (16-bit FLOP/s; None: not known) of one device; `count` of them train together.
-
-    `cores`: of the processor, which a CPU trains on and every export is compared on.
-    """
+    """`memory` (bytes) of one device; `count` of them train together. `cores`: of a processor that is trained on."""
 
     name: str
     kind: Literal["cuda", "cpu"]
     memory: int
-    flops: float | None = None
     bfloat16: bool = True
     count: int = 1
-    cores: float = COLAB_CORES
+    cores: float = 0.0
 
     @property
     def engine(self) -> Literal["unsloth", "transformers"]:
@@ -60,8 +42,7 @@ def named_device(name: str, count: int = 1) -> Device:
         return cpu_device(count)
     if key not in GPUS:
         raise InputError(f"--gpu {name}: not a known device; choose one of {', '.join(GPUS)}, cpu")
-    memory, teraflops = GPUS[key]
-    return Device(key, "cuda", int(memory * GiB), teraflops * 1e12, bfloat16=key != "t4", count=count)
+    return Device(key, "cuda", int(GPUS[key] * GiB), bfloat16=key != "t4", count=count)
 
 
 def cpu_device(count: int = 1) -> Device:
@@ -99,7 +80,7 @@ def detect_device() -> Device:
             print(f"WARNING: {unusable}", file=sys.stderr)
         return cpu_device(count)
     found = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
-    return replace(recognise_gpu(found.name, found.total_memory, found.major >= 8, count), cores=count_cores())
+    return Device(found.name, "cuda", found.total_memory, bfloat16=found.major >= 8, count=count)
 
 
 def describe_unusable_gpu() -> str | None:
@@ -135,12 +116,3 @@ def ask_driver() -> list[tuple[str, str]]:
         return []
     rows = [line.rpartition(",") for line in said.stdout.splitlines()] if said.returncode == 0 else []
     return [(name.strip(), version.strip()) for name, _, version in rows if version.strip()[:1].isdigit()]
-
-
-def recognise_gpu(name: str, memory: int, bfloat16: bool, count: int = 1) -> Device:
-    """A card by the name and memory (bytes) that PyTorch reports; the speed of one that is not in the table is not known."""
-    key = next((key for word, key in REPORTED if word in name.replace("-", " ").split()), None)
-    if key == "a100-80" and memory < 60 * GiB:
-        key = "a100-40"
-    known = named_device(key, count) if key else Device(name, "cuda", memory, count=count)
-    return replace(known, name=name, memory=memory, bfloat16=bfloat16)

@@ -22,17 +22,9 @@ DECIDED = (
     "eval.batch_tokens",
 )
 NOT_KNOWN = {
-    "cuda": (
-        "a GPU's speed: 10 to 50 % of its data sheet's rate is assumed; nothing was measured on a GPU yet",
-        "what Unsloth saves of the memory that transformers and PEFT use, which is what is counted",
-    ),
+    "cuda": ("any time: nothing was measured on a GPU yet", "what Unsloth saves of the memory that is counted"),
     "cpu": ("this processor's speed: 20 to 80 GFLOP/s a core are assumed; 29 to 41 were measured on one machine",),
 }
-
-
-def find_unknowns(plan: Plan) -> list[str]:
-    unknown = () if plan.seconds else (f"any time: the data sheet of {plan.hardware.name} is not in the table",)
-    return [*unknown, *NOT_KNOWN[plan.hardware.kind]]
 
 
 def render_plan(plan: Plan) -> str:
@@ -55,7 +47,7 @@ def render_plan(plan: Plan) -> str:
             ("time, counted, not measured", "least", "most"), tuple((name, *map(render_time, times[name])) for name in times)
         ),
     ]
-    notes = [f"not known: {what}" for what in find_unknowns(plan)] + [f"warning: {warning}" for warning in plan.warnings]
+    notes = [f"not known: {what}" for what in NOT_KNOWN[device.kind]] + [f"warning: {warning}" for warning in plan.warnings]
     return join_blocks([head, *(as_text(table) for table in tables if table.rows), "\n".join(notes)])
 
 
@@ -87,6 +79,6 @@ def plan_to_json(plan: Plan) -> dict:
         "memory": plan.memory,
         "seconds": plan.seconds | ({"total": total_seconds(plan)} if plan.seconds else {}),
         "measured": False,
-        "unknown": find_unknowns(plan),
+        "unknown": list(NOT_KNOWN[plan.hardware.kind]),
         "warnings": list(plan.warnings),
     }
