@@ -349,7 +349,7 @@ def evaluate_command(options: argparse.Namespace) -> Outcome:
     from data.schema import InputError
 
     of_a_run = {"--split": options.split, "--cases": options.cases, "--min-precision": options.min_precision is not None,
-                "--listed-sides": options.listed_sides}  # fmt: skip
+                "--listed-sides": options.listed_sides, "--given-entities": options.given_entities}  # fmt: skip
     of_a_corpus = {"--train": options.train, "--out": options.out, "--like": options.like, "--layout": options.layout,
                    "--max-new-tokens": options.max_new_tokens}  # fmt: skip
     wrong = next((name for name, value in (of_a_run if options.data else of_a_corpus).items() if value), None)

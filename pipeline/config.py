@@ -141,7 +141,6 @@ class Eval:
 class Export:
     merge: StrictBool = Field(False, description="keep the merged 16-bit model")
     gguf: Annotated[tuple[Quant, ...], BeforeValidator(read_list)] = Field((), description="GGUF files to write")
-    parity_documents: Positive = Field(20, description="validation documents each exported model is compared on")
     llama_cpp: str | None = Field(None, description="llama.cpp checkout whose converter is used for other architectures")
 
 

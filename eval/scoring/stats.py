@@ -138,7 +138,7 @@ def compare_counts(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], shu
             "ci95": interval(apart),
             "p_bootstrap": p_of_bootstrap(apart),
             "p_randomisation": p_of_shuffles(after - before, shuffled[name]),
-            "resolvable": REACH_80 * float(apart.std()),
+            "resolvable": resolvable(apart),
         }
         compared[name]["p"] = max(compared[name][p] for p in ("p_bootstrap", "p_randomisation"))
     for row, p in zip(compared.values(), holm([row["p"] for row in compared.values()]), strict=True):
@@ -171,7 +171,7 @@ def p_of_shuffles(difference: float, shuffled: np.ndarray) -> float:
     return float(((np.abs(shuffled) >= abs(difference) - 1e-12).sum() + 1) / (len(shuffled) + 1))
 
 
-def resolvable_differences(counts: Mapping[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, float]:
+def resolvable_differences(counts: Mapping[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, float | None]:
     """By task, "micro" and "macro", the smallest difference in F1 that this test set finds in 80 of 100 comparisons.
 
     Against a system of the same spread scored on other documents (unpaired): 2.8 standard errors of a difference, sqrt(2)
@@ -179,7 +179,12 @@ def resolvable_differences(counts: Mapping[str, np.ndarray], weights: np.ndarray
     """
     weights = resample_weights(_documents(counts)) if weights is None else weights
     resampled = _f1s(draw(counts, weights), used_tasks(counts))
-    return {name: REACH_80 * float(np.sqrt(2) * values.std()) for name, values in resampled.items()}
+    return {name: resolvable(np.sqrt(2) * values) for name, values in resampled.items()}
+
+
+def resolvable(differences: np.ndarray) -> float | None:
+    """What 80 of 100 tests find where resampled differences spread so; None where they do not spread, as in `interval`."""
+    return REACH_80 * float(differences.std()) if interval(differences) else None
 
 
 def _f1s(totals: Mapping[str, np.ndarray], tasks: Sequence[str]) -> dict[str, np.ndarray]:

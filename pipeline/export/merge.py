@@ -65,9 +65,15 @@ def _download_base(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    from pipeline.hub_reach import read_local_only
+
     try:
         wanted = ["config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json"]
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=["original/*"]))
+        ignored, local = ["original/*"], read_local_only()
+        found = snapshot_download(
+            repo, revision=revision, allow_patterns=wanted, ignore_patterns=ignored, local_files_only=local
+        )
+        return Path(found)
     except HFValidationError as error:
         raise InputError(f"{repo}: neither a folder with a config.json nor a Hub repository's id (USER/NAME).") from error
     except HfHubHTTPError as error:

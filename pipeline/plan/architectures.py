@@ -81,8 +81,11 @@ def find_architecture(name: str, revision: str | None = None) -> Architecture:
         raise InputError(f"model.name={name}: no config.json there; give a Hub id (owner/name) or a model's folder")
     from huggingface_hub import hf_hub_download
 
+    from pipeline.hub_reach import read_local_only
+
     try:
-        return read_architecture(Path(hf_hub_download(name, "config.json", revision=revision)), name)
+        path = hf_hub_download(name, "config.json", revision=revision, local_files_only=read_local_only())
+        return read_architecture(Path(path), name)
     except OSError as error:  # the Hub's own errors are of this kind
         reason = str(error).strip().split("\n")[0]
         raise InputError(

@@ -1,4 +1,4 @@
-"""Talking to the Hugging Face Hub so that it works in the end: retries, plain words for what went wrong, and a last comparison.
+"""The Hugging Face Hub as an account that may write there: list, create, upload, with plain words for what went wrong.
 
 Reads local files and the token of HF_TOKEN or the Hub login; writes to one repository. The token is never shown: whatever the
 Hub or its client say is passed on without it.
@@ -6,23 +6,21 @@ Hub or its client say is passed on without it.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from data.schema import InputError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
 
 T = TypeVar("T")
-WAITS = (1, 4, 16)  # seconds before each further try, on top of the Hub client's own five tries where it makes them
+WAITS = (1, 4, 16)  # seconds before each further try of a request for which the Hub client makes none itself
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 TOKENS = "https://huggingface.co/settings/tokens"
 
@@ -39,40 +37,11 @@ class Hub:
         return text.replace(self.token, "***")
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     """A file to be, or its bytes, and its path in the repository."""
 
     path: str
     content: Path | bytes
-
-    @cached_property
-    def size(self) -> int:
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
-
-    @cached_property
-    def hashes(self) -> tuple[str, str]:
-        """(sha256 as LFS counts it, sha1 as git counts a blob), both hexadecimal, in one reading."""
-        sha256, sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        for block in self._blocks():
-            sha256.update(block)
-            sha1.update(block)
-        return sha256.hexdigest(), sha1.hexdigest()
-
-    def _blocks(self) -> Iterable[bytes]:
-        if isinstance(self.content, bytes):
-            yield self.content
-            return
-        with self.content.open("rb") as file:
-            while block := file.read(1 << 20):
-                yield block
-
-    def is_in(self, files: Mapping[str, RepoFile]) -> bool:
-        """Whether the repository holds exactly this."""
-        file = files.get(self.path)
-        if file is None or file.size != self.size:
-            return False
-        return file.lfs.sha256 == self.hashes[0] if file.lfs else file.blob_id == self.hashes[1]
 
 
 def log_in() -> Hub:
@@ -93,17 +62,15 @@ def log_in() -> Hub:
     return Hub(hub.api, account["name"], token)
 
 
-def list_files(hub: Hub, repo: str, then: str) -> dict[str, RepoFile] | None:
-    """The repository's files by path; None where there is no such repository."""
+def list_files(hub: Hub, repo: str, then: str) -> list[str] | None:
+    """The paths of the repository's files; None where there is no such repository."""
     from huggingface_hub.errors import RepositoryNotFoundError
-    from huggingface_hub.hf_api import RepoFile
 
-    def listing() -> dict[str, RepoFile] | None:
+    def listing() -> list[str] | None:
         try:
-            tree = list(hub.api.list_repo_tree(repo, recursive=True))
+            return hub.api.list_repo_files(repo)
         except RepositoryNotFoundError:
             return None
-        return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
     return call(hub, listing, f"{repo} cannot be listed", then)
 
@@ -113,41 +80,32 @@ def create(hub: Hub, repo: str, private: bool, then: str) -> None:
 
 
 def upload(hub: Hub, repo: str, groups: Sequence[Sequence[Upload]], then: str) -> None:
-    """Send each group as a commit of its own, in order; what the repository holds already is not sent again."""
+    """Send each group as a commit of its own, in order.
+
+    The client sends large files first, each again where the line was cut and none that is there already, and has the Hub check
+    their hashes; of its requests it repeats all but the commit itself.
+    """
     from huggingface_hub import CommitOperationAdd
 
-    files = list_files(hub, repo, then) or {}
     for group in groups:
-        missing = [one for one in group if not one.is_in(files)]
-        if not missing:
-            continue
-        title = f"Add {missing[0].path}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
-
-        def commit(missing: list[Upload] = missing, title: str = title) -> None:
-            # An operation is spent once it was sent, so each try makes its own.
-            added = [CommitOperationAdd(path_in_repo=one.path, path_or_fileobj=one.content) for one in missing]
-            hub.api.create_commit(repo, added, commit_message=title)
-
-        call(hub, commit, f"{missing[0].path} could not be uploaded to {repo}", then)
+        added = [CommitOperationAdd(path_in_repo=one.path, path_or_fileobj=one.content) for one in group]
+        title = f"Add {group[0].path}" + (f" and {len(group) - 1} more" if group[1:] else "")
+        failed = f"{group[0].path} could not be uploaded to {repo}"
+        call(hub, partial(hub.api.preupload_lfs_files, repo, added, free_memory=False), failed, then, waits=())
+        call(hub, partial(hub.api.create_commit, repo, added, commit_message=title), failed, then)
 
 
-def verify(hub: Hub, repo: str, uploads: Iterable[Upload], then: str) -> None:
-    """Compare sizes and hashes of what is there with what was sent. Raises RuntimeError naming the files that differ."""
-    files = list_files(hub, repo, then) or {}
-    wrong = [one.path for one in uploads if not one.is_in(files)]
-    if wrong:
-        raise RuntimeError(f"{repo} does not hold what was sent: {', '.join(wrong)}. Go on with: {then}")
-
-
-def call(hub: Hub, work: Callable[[], T], what: str, then: str = "the same command") -> T:
-    """Do `work`, again after a pause where the Hub is busy or the line was cut; else say in a line what failed.
+def call(
+    hub: Hub, work: Callable[[], T], what: str, then: str = "the same command", waits: Sequence[int] = WAITS
+) -> T:
+    """Do `work`, again after each of the `waits` (seconds) where the Hub is busy or the line was cut; else say what failed.
 
     `then` is the command that goes on from here. Raises InputError for what the user must change, RuntimeError otherwise.
     """
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    for wait in (*WAITS, None):
+    for wait in (*waits, None):
         try:
             return work()
         except (HfHubHTTPError, httpx.TransportError, RuntimeError, ValueError) as error:

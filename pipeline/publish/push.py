@@ -15,10 +15,10 @@ from data.files import write_text
 from data.schema import InputError
 from pipeline.export.names import default_name, is_repository, llama_version, published_base
 from pipeline.publish.card import write_card, write_eval_results
-from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload, verify
+from pipeline.publish.hub import Hub, Upload, create, list_files, log_in, upload
 from pipeline.run_folder import RunFolder, read_run, require_adapter
+from pipeline.weights import hash_file
 
-ARTIFACTS = ("adapter", "merged", "gguf", "checkpoints")
 ADAPTER_FILES = (
     "adapter_model.safetensors",
     "adapter_config.json",
@@ -33,7 +33,7 @@ KEPT_BY_THE_HUB = {".gitattributes"}  # made by the Hub itself in a new reposito
 
 
 def push(run: Path, repo: str | None, *, artifacts: Sequence[str], private: bool = True, force: bool = False) -> str:
-    """Upload the run and compare what arrived; the repository's address is returned.
+    """Upload the run; the repository's address is returned.
 
     `repo` None: the repository of an earlier push, or a new one named after the base and the time. Raises InputError for what
     the user must change (token, name, a parity check that failed, another's repository), RuntimeError for what can be tried
@@ -50,21 +50,17 @@ def push(run: Path, repo: str | None, *, artifacts: Sequence[str], private: bool
     hub = log_in()
     repo = repo or folder.manifest.get("repo") or f"{hub.user}/{default_name(base)}"
     then = f"medner push {run}" + (" --force" if force else "")
-    claim(hub, folder, repo, groups, private=private, force=force, then=then)
+    prepare_repository(hub, folder, repo, private=private, force=force, then=then)
     write_text(run / "README.md", write_card(run))
     results = write_eval_results(run)
     figures = [Upload(".eval_results/medner.yaml", results.encode())] if results else []
     groups = [*groups, [Upload("README.md", (run / "README.md").read_bytes()), *figures]]
     upload(hub, repo, groups, then)
-    verify(hub, repo, [one for group in groups for one in group], then)
     return f"{hub.api.endpoint}/{repo}"
 
 
 def plan_uploads(run: Path, artifacts: Sequence[str], base: str) -> list[list[Upload]]:
     """What goes where, in the order of sending; each group is one commit. Raises InputError for what is not there."""
-    unknown = set(artifacts) - set(ARTIFACTS)
-    if unknown:
-        raise InputError(f"artifact {min(unknown)!r} is unknown: {', '.join(ARTIFACTS)}.")
     groups = []
     if "adapter" in artifacts:
         groups.append(adapter_uploads(run / "adapter", "", base))
@@ -113,11 +109,11 @@ def require_parity(run: Path, uploads: Sequence[Upload]) -> None:
     """Refuse a GGUF file, or a merged model, that was found to answer worse than the adapter, or a GGUF nobody compared."""
     path = run / "export" / "parity.json"
     models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
-    names = {one.path: one for one in uploads if one.path.endswith(".gguf")}
-    for name, one in names.items():
+    names = [one.path for one in uploads if one.path.endswith(".gguf")]
+    for name in names:
         if name not in models:
             raise InputError(f"{name} was not compared with the adapter. Run: medner export {run}   (or push with --force)")
-        if models[name]["sha256"] != one.hashes[0]:
+        if models[name]["sha256"] != hash_file(run / "export" / name):
             raise InputError(f"{name} has changed since it was compared. Run: medner export {run}   (or push with --force)")
     merged = ["merged"] if any(one.path.startswith("merged/") for one in uploads) else []
     failed = [name for name in [*names, *merged] if name in models and not models[name]["passed"]]
@@ -134,16 +130,12 @@ def check_name(repo: str, base: str) -> None:
         raise InputError(f"--repo {repo}: by its licence, a model made from Llama is named so: --repo {user}/Llama-{name}")
 
 
-def claim(
-    hub: Hub, folder: RunFolder, repo: str, groups: Sequence[Sequence[Upload]], *, private: bool, force: bool, then: str
-) -> None:
-    """Make the repository this run's: refuse one that holds something else, write its name down, create it."""
+def prepare_repository(hub: Hub, folder: RunFolder, repo: str, *, private: bool, force: bool, then: str) -> None:
+    """Create the run's repository and record its name. Raises InputError for one that holds what this run did not send."""
     files = list_files(hub, repo, then)
-    if files and folder.manifest.get("repo") != repo and not force:
-        ours = {one.path: one for group in groups for one in group}
-        others = [path for path in files if path not in KEPT_BY_THE_HUB and not (path in ours and ours[path].is_in(files))]
-        if others:
-            raise InputError(f"{repo} already holds other files ({others[0]}). Choose another --repo, or --force to add to it.")
+    others = [path for path in files or () if path not in KEPT_BY_THE_HUB]
+    if others and folder.manifest.get("repo") != repo and not force:
+        raise InputError(f"{repo} already holds other files ({others[0]}). Choose another --repo, or --force to add to it.")
     if folder.manifest.get("repo") != repo:
         folder.record(repo=repo)
     create(hub, repo, private, then)

@@ -16,7 +16,7 @@ from data.schema import InputError
 from pipeline.base_model import read_origin
 from pipeline.export.names import default_name, published_base
 from pipeline.publish.hub import Upload, log_in, upload
-from pipeline.publish.push import adapter_uploads, check_name, claim
+from pipeline.publish.push import adapter_uploads, check_name, prepare_repository
 from pipeline.run_folder import RunFolder
 
 
@@ -30,7 +30,7 @@ class CheckpointUploads(TrainerCallback):
         self.repo = publish.repo or run.manifest.get("repo") or f"{self.hub.user}/{default_name(self.base)}"
         check_name(self.repo, self.base)
         self.then = f"medner run --out {run.path}"
-        claim(self.hub, run, self.repo, [], private=publish.private, force=False, then=self.then)
+        prepare_repository(self.hub, run, self.repo, private=publish.private, force=False, then=self.then)
         self.sender = ThreadPoolExecutor(max_workers=1)
         self.sent: dict[str, Future] = {}
 

@@ -18,7 +18,7 @@ WARNING = re.compile(r"warning|error|traceback", re.IGNORECASE)
 QUICK = {
     "train": {"max_steps": 8, "evaluations": 2, "effective_batch_size": 4, "report_to": "none"},
     "eval": {"max_new_tokens": 16},
-    "export": {"gguf": ["f16"], "parity_documents": 2},
+    "export": {"gguf": ["f16"]},
 }
 
 

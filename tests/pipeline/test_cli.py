@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,39 @@ def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_2(corpus, capsy
     assert not out and err.startswith(f"medner data convert: {corpus}") and "choose a folder" in err and err.count("\n") == 1
     with pytest.raises(OSError):
         main([*below_a_file, "--debug"])
+
+
+@pytest.mark.slow
+def test_many_hours_without_a_gpu_want_a_yes(tmp_path, monkeypatch, capsys):
+    from pipeline import run as job
+
+    monkeypatch.setattr(job, "ASKED_ABOVE", -1)
+    monkeypatch.setattr(job, "STAGES", {name: job.STAGES[name] for name in ("data", "plan")})
+    command = ["run", "--preset", "tiny", "--data", str(job.SAMPLE), "--out", str(tmp_path / "run")]
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "without a GPU this may take" in err and "give --yes to begin all the same" in err
+    assert "plan: " in err and " on cpu, counted, not measured" in err  # the estimate, before anything begins
+    assert main([*command, "--yes", "--json"]) == 0
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing-3b", "unsloth/Llama-3.2-3B-Instruct"])
+def test_without_a_network_a_hub_id_is_refused_at_once(name, tmp_path, monkeypatch, capsys):
+    from pipeline.run import SAMPLE
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    command = ["run", "--preset", "tiny", "--data", str(SAMPLE), "--out", str(tmp_path / "run"), "--set", f"model.name={name}"]
+    started = time.monotonic()
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert time.monotonic() - started < 20 and "Retry" not in err and name in err
+
+
+def test_what_bitsandbytes_says_of_a_kernel_on_a_cpu_is_no_news(capsys):
+    assert main(["settings"]) == 0
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.parametrize(("number", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "choose a folder")])

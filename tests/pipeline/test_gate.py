@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from parity_draws import share_passed
 
+from bench.gate import RESULTS, share_passed
 from data.schema import TASKS
 from pipeline.export.gate import judge_change, judge_counts, least_equal
 
@@ -65,3 +67,11 @@ def test_a_task_without_items_refuses_nothing():
 def test_less_need_be_equal_where_fewer_bits_answer():
     assert least_equal("F16", False) == least_equal("Q8_0", False) == 0.9
     assert least_equal("Q4_K_M", False) == least_equal("F16", True) == 0.7
+
+
+def test_the_committed_shares_are_95_in_100_and_what_the_command_prints():
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["passed"]
+    assert all(row["loses 2 points"] <= 0.05 for row in rows)
+    assert all(row["lossless"] >= 0.95 for row in rows if row["documents"] >= 100)
+    again = share_passed(100, changed=0.02, loss=TWO_POINTS)
+    assert again == next(row["loses 2 points"] for row in rows if (row["documents"], row["changed"]) == (100, 0.02))

@@ -49,7 +49,6 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.role = "write"
-        self.forgets: str | None = None  # a path that commits accept and do not keep
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.faults: list[Fault] = []
@@ -203,8 +202,6 @@ def commit(handler: Handler, body: bytes, name: str) -> None:
             oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             handler.server.objects[oid] = content
             found.files[value["path"]] = {"size": len(content), "oid": oid}
-        if handler.server.forgets and value.get("path") == handler.server.forgets:
-            del found.files[value["path"]]
     number = f"{len(found.commits):040x}"
     handler.answer(200, {"commitUrl": f"{handler.server.url}/{name}/commit/{number}", "commitOid": number})
 

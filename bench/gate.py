@@ -1,12 +1,28 @@
-"""Draws of an adapter's and an export's counts, as a corpus of abstracts gives them: what the parity gate is tried on."""
+"""What the parity gate lets pass: exports that truly lose, and lossless ones, in simulated draws of a corpus of abstracts.
+
+    python -m bench.gate        prints the share of 200 draws that is refused or passes, and writes bench/results/gate.json
+
+A draw has an adapter's counts and an export's on the same validation documents. "changed" is the share of answers in which a
+lossless export says something else (a lossy one too, beside what it loses), as often for the better as for the worse.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
+from data.files import write_json
 from data.schema import TASKS
+from data.table import Table, as_text
+from pipeline.export.gate import MAY_LOSE, judge_counts
+
+RESULTS = Path(__file__).parent / "results" / "gate.json"
+DRAWS = 200
+SIZES = (20, 50, 100, 200)  # validation documents
+CHANGED = (0.0, 0.02, 0.05)
+LOSSES = {"loses 2 points": dict.fromkeys(TASKS, 0.02), "loses 5 points of relations": {"relations": 0.05}, "lossless": {}}
 
 # Gold items, recall and false positives of a document: what a tuned Llama finds in abstracts, roughly.
 GOLD = {"chemicals": 3.5, "diseases": 4.0, "relations": 2.2}
@@ -60,14 +76,46 @@ def lose(chance: np.random.Generator, counts: np.ndarray, loss: float, whole_ans
 
 
 def share_passed(
-    documents: int, *, changed: float, loss: Mapping[str, float], whole_answers: bool = False, draws: int = 200, seed: int = 0
+    documents: int, *, changed: float, loss: Mapping[str, float], whole_answers: bool = False, draws: int = DRAWS, seed: int = 0
 ) -> float:
     """The share of draws in which the export passes the gate."""
-    from pipeline.export.gate import judge_counts
-
     chance, passed = np.random.default_rng(seed), 0
     for _ in range(draws):
         adapter = draw_adapter(chance, documents)
         judged = judge_counts(adapter, draw_export(chance, adapter, changed, loss, whole_answers))
         passed += all(figures["passed"] for figures in judged.values())
     return passed / draws
+
+
+def measure() -> list[dict]:
+    """A row by size of the validation set and share of changed answers: the share of draws that passes, by true loss."""
+    return [
+        {"documents": size, "changed": changed}
+        | {name: share_passed(size, changed=changed, loss=loss) for name, loss in LOSSES.items()}
+        for size in SIZES
+        for changed in CHANGED
+    ]
+
+
+def as_table(rows: list[dict]) -> Table:
+    """Refused where an export loses, passed where it does not: what one wants to be 100."""
+    wanted = [f"{name}: {'passed' if name == 'lossless' else 'refused'}" for name in LOSSES]
+    cells = tuple(
+        (
+            f"{row['documents']}",
+            f"{row['changed']:.0%}",
+            *(f"{100 * (row[name] if name == 'lossless' else 1 - row[name]):.1f}" for name in LOSSES),
+        )
+        for row in rows
+    )
+    return Table(("validation documents", "answers changed", *wanted), cells, f"The parity gate, % of {DRAWS} draws")
+
+
+def main() -> None:
+    rows = measure()
+    write_json(RESULTS, {"draws": DRAWS, "seed": 0, "may_lose": MAY_LOSE, "passed": rows})
+    print(as_text(as_table(rows)))
+
+
+if __name__ == "__main__":
+    main()
