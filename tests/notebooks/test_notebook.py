@@ -156,6 +156,22 @@ def test_secrets_reach_child_processes_and_are_not_printed(platform, monkeypatch
     assert os.environ.get("HF_TOKEN") == (None if platform == "local" else "hf_secret")
 
 
+def test_a_run_is_kept_on_drive_or_fetched_from_the_hub_and_sent_there(tmp_path, monkeypatch):
+    mounted, calls = [], []
+    colab = types.SimpleNamespace(drive=types.SimpleNamespace(mount=mounted.append))
+    monkeypatch.setitem(sys.modules, "google", types.SimpleNamespace(colab=colab))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    programs = types.SimpleNamespace(run=calls.append, Popen=calls.append)
+    kept = {"KEEP": "drive", "RUN": "runs/mine", "Path": Path, "subprocess": programs}
+    exec(cell_with("drive.mount"), kept)
+    assert mounted == ["/content/drive"] and kept["RUN"] == "/content/drive/MyDrive/medner/runs/mine" and not calls
+    run = str(tmp_path / "mine")
+    exec(cell_with("drive.mount"), kept | {"KEEP": "me/run", "RUN": run})
+    download, upload = calls
+    assert download == ["hf", "download", "me/run", "--local-dir", run]
+    assert upload[:5] == ["hf", "upload", "me/run", run, "."] and "--private" in upload and Path(run).is_dir()
+
+
 def test_without_a_copy_it_stops_and_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError, match="set REPOSITORY"):
