@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from filelock import FileLock, Timeout
+
 from data.files import write_json
 from data.prompts import SYSTEM, Layout
 from data.schema import Document, InputError
@@ -78,16 +80,12 @@ def _append(
 
 @contextmanager
 def locked(path: Path) -> Iterator[TextIO]:
-    """The file, opened to append, for this process alone; a process that is killed leaves no lock behind."""
-    with path.open("a", encoding="utf-8") as file:
-        if os.name == "posix":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{path}: another process is writing these answers; wait for it, or end it first") from None
-        yield file
+    """The file, opened to append, for this process alone; the system frees the lock of a process that is killed."""
+    try:
+        with FileLock(path.with_name(".lock"), timeout=0), path.open("a", encoding="utf-8") as file:
+            yield file
+    except Timeout:
+        raise InputError(f"{path}: another process is writing these answers; wait for it, or end it first") from None
 
 
 def describe_questions(chats: Sequence[Chat], layout: Layout, max_new_tokens: int | Mapping[str, int]) -> dict:
