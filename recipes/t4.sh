@@ -3,7 +3,7 @@
 #
 #   bash recipes/t4.sh                                   # BC5CDR; or your own: bash recipes/t4.sh --data corpus.jsonl
 #
-# Expected: not measured on a T4 yet. `medner plan --preset t4 --gpu t4 --data FILE` counts memory and time beforehand.
+# Expected: not measured on a T4 yet. `medner plan --preset t4 --gpu t4 --data FILE` counts its memory beforehand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/t4}
@@ -18,7 +18,7 @@ if [ $# = 0 ]; then
   set -- --set data.train=bc5cdr/train.PubTator data.validation=bc5cdr/validation.PubTator data.test=bc5cdr/test.PubTator
 fi
 
-# What the card will be asked to do, in memory and time; then the job.
+# What the card will be asked to do, and the memory it takes; then the job.
 medner plan --preset t4 "$@"
 medner run --preset t4 --out "$OUT" "$@"
 
