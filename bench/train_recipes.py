@@ -222,7 +222,7 @@ def score_adapter(
 ) -> dict[str, float]:
     """F1 by task, and micro-averaged over all three."""
     from data.files import read_jsonl
-    from eval.engines.huggingface import complete
+    from eval.engines.huggingface import ask_model
     from eval.scoring.parse import parse_completions
     from eval.scoring.score import score_predictions
     from pipeline.training.examples import answer_budgets
@@ -231,7 +231,7 @@ def score_adapter(
         from unsloth import FastLanguageModel
 
         FastLanguageModel.for_inference(model)
-    path = complete(
+    path = ask_model(
         model,
         tokenizer,
         test,

@@ -138,7 +138,7 @@ def count_tokens(documents: Sequence[Document], tokenizer: Tokenizer, name: str)
     sizes = count_each(tokenizer, (document.article for document in documents))
     prompts = [size + around[task] - 1 for document, size in zip(documents, sizes, strict=True) for task in document.tasks]
     answers = count_each(tokenizer, (render_answer(d.gold(task)) for d in documents for task in d.tasks))
-    return {"tokenizer": name, "prompt": describe(prompts), "completion": describe(list(answers))}
+    return {"tokenizer": name, "prompt": summarise_lengths(prompts), "completion": summarise_lengths(list(answers))}
 
 
 def count_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[int]:
@@ -147,7 +147,7 @@ def count_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[int]:
         yield from (len(encoded.ids) for encoded in tokenizer.encode_batch(batch, add_special_tokens=False))
 
 
-def describe(numbers: Sequence[int]) -> JsonObject:
+def summarise_lengths(numbers: Sequence[int]) -> JsonObject:
     ordered = sorted(numbers) or [0]
     return {"median": ordered[len(ordered) // 2], "p99": ordered[int(0.99 * (len(ordered) - 1))], "max": ordered[-1]}
 

@@ -25,7 +25,7 @@ def normalise_item(item: Item) -> Item:
     return normalise(item) if isinstance(item, str) else (normalise(item[0]), normalise(item[1]))
 
 
-def written(items: Sequence[Item]) -> dict[Item, Item]:
+def index_items(items: Sequence[Item]) -> dict[Item, Item]:
     """By normalised item, the item as it was first written."""
     first: dict[Item, Item] = {}
     for item in items:

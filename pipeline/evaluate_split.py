@@ -13,7 +13,7 @@ from data.schema import TASKS, Document, InputError
 from data.split import read_split_folder
 from data.table import escape_markdown
 from eval.official.biocreative import score_official
-from eval.official.offsets import write_predictions as write_pubtator_predictions
+from eval.official.offsets import write_mentions
 from eval.report.page import describe_provenance, render_markdown, write_report
 from eval.scoring.confidence import (
     Confidences,
@@ -128,7 +128,7 @@ def write_names_as_offsets(
     for (document, task), answer in predictions.items():
         items[document][task] = answer.items
     ids = learn_ids(train)
-    counts = write_pubtator_predictions(documents, items, path, ids)
+    counts = write_mentions(documents, items, path, ids)
     reason = "a name of theirs has no concept id in train" if ids else "no name in train has a concept id, which PubTator needs"
     left_out = counts["relations_without_ids"]
     return {"written": counts["relations"], "left_out": left_out, "reason": reason if left_out else None}

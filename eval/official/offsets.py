@@ -49,7 +49,7 @@ def spelling_in(article: FoldedText, name: str) -> str | None:
     return next((spelling for spelling in (bare, fold(name.strip())) if bare and article.spans(spelling)), None)
 
 
-def write_predictions(
+def write_mentions(
     documents: Sequence[Document],
     items_by_document: Mapping[str, Mapping[str, Sequence[Item]]],
     path: str | Path,

@@ -1,4 +1,4 @@
-"""Floors to print beside every score: a dictionary of the names seen in train, and co-occurrence for relations.
+"""Baselines to print beside every score: a dictionary of the names seen in train, and co-occurrence for relations.
 
 A model that does not beat these has learned nothing that a look-up does not know.
 """
@@ -28,7 +28,7 @@ class Dictionary:
 def learn_dictionary(train: Sequence[Document]) -> Dictionary:
     """The names of train's gold, without those that fewer than half of the train articles holding them list.
 
-    Without that, "no" (nitric oxide) and "all" (a leukaemia) cost the floor a dozen points.
+    Without that, "no" (nitric oxide) and "all" (a leukaemia) cost this baseline a dozen points.
     """
     votes: dict[str, Counter[str]] = {}
     for document in train:

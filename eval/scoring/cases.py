@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data.items import show, written
+from data.items import index_items, show
 from data.schema import Document, JsonObject, Mention, Relation
 from data.table import Table, as_text
 from eval.scoring.parse import Answer
@@ -89,7 +89,7 @@ def check_cases(answer: Callable[[Document, str], Answer]) -> list[JsonObject]:
 
 
 def check_case(case: Case, task: str, answer: Answer) -> JsonObject:
-    gold, predicted = written(case.document.gold(task)), written(answer.items)
+    gold, predicted = index_items(case.document.gold(task)), index_items(answer.items)
     missed = [item for key, item in gold.items() if key not in predicted]
     wrong = [item for key, item in predicted.items() if key not in gold]
     return {

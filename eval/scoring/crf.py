@@ -47,7 +47,7 @@ def split_sentences(article: str) -> Iterator[list[Word]]:
 
 
 def describe_words(words: Sequence[Word]) -> list[list[str]]:
-    """The features of each word of a sentence, as strings that the CRF weighs."""
+    """The features of each word of a sentence, as the strings that the CRF learns weights for."""
     own = [describe_word(word.text) for word in words]
     described = []
     for i in range(len(words)):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data.items import names_of, written
+from data.items import index_items, names_of
 from data.prompts import Item
 from data.schema import TASKS, Document, JsonObject
 from data.text import FoldedText
@@ -241,7 +241,7 @@ def filter_predictions(scored: Scored) -> Predictions:
     filtered = {}
     for key in scored.gold:
         answer = scored.predictions[key]
-        kept = written([item for item in answer.items if all(map(texts[key[0]].holds, names_of(item)))])
+        kept = index_items([item for item in answer.items if all(map(texts[key[0]].holds, names_of(item)))])
         filtered[key] = Answer(tuple(kept.values()), "empty" if answer.status == "ok" and not kept else answer.status)
     return filtered
 

@@ -24,7 +24,7 @@ CONVENTIONS = {
     "exact": "exact strings: both names as the gold relation writes them, after normalisation",
     "alias": "alias-aware: each side may be any name the article has for the same concept; a gold relation is right once",
     "mesh": "MeSH ids: names become ids through a dictionary of train's names; a name not in it is wrong",
-    "cooccurrence": "co-occurrence floor: every gold chemical paired with every gold disease of the article",
+    "cooccurrence": "co-occurrence baseline: every gold chemical paired with every gold disease of the article",
 }
 
 
@@ -32,7 +32,7 @@ def score_conventions(train: Sequence[Document], scored: Scored) -> dict[str, Js
     """{convention: {"convention": its line, "figures": as in metrics.json or None, "reason": None or why there are none}}.
 
     "mesh" adds "ceiling": what gold's own names score through the same dictionary. "cooccurrence" adds "concepts": the same
-    floor over concept ids (the literature's), beside "figures", which are over exact strings.
+    baseline over concept ids (the literature's), beside "figures", which are over exact strings.
     """
     asked = [document for document in scored.documents if "relations" in document.tasks]
     reason = without_ids(asked)
@@ -41,7 +41,7 @@ def score_conventions(train: Sequence[Document], scored: Scored) -> dict[str, Js
         "alias": None if reason else count_relations(scored, count_aliases),
         "cooccurrence": count_relations(scored, lambda document, _: count_sets(gold_names(document), every_pair(document))),
     }
-    described = {name: describe(name, counts, scored.weights, reason) for name, counts in found.items()}
+    described = {name: convention_row(name, counts, scored.weights, reason) for name, counts in found.items()}
     concepts = (
         None if reason else count_relations(scored, lambda d, _: count_sets(gold_concepts(d), every_concept_pair(d)))
     )
@@ -59,7 +59,7 @@ def count_relations(scored: Scored, count: Callable[[Document, AbstractSet[Pair]
     return counts
 
 
-def describe(name: str, counts: np.ndarray | None, weights: np.ndarray, reason: str | None) -> JsonObject:
+def convention_row(name: str, counts: np.ndarray | None, weights: np.ndarray, reason: str | None) -> JsonObject:
     scored = None if counts is None else score_counts(counts, weights)
     return {"convention": CONVENTIONS[name], "figures": scored, "reason": reason if counts is None else None}
 
@@ -172,12 +172,12 @@ def score_mesh(train: Sequence[Document], scored: Scored, reason: str | None) ->
     if not reason and not ids:
         reason = "no mention of the train documents has a concept id"
     if reason:
-        return describe("mesh", None, scored.weights, reason) | {"ceiling": None, "names": 0, "gold_in_dictionary": None}
+        return convention_row("mesh", None, scored.weights, reason) | {"ceiling": None, "names": 0, "gold_in_dictionary": None}
     counts = count_relations(scored, lambda d, answer: count_sets(gold_concepts(d), to_ids(answer, ids)))
     ceiling = count_relations(scored, lambda d, _: count_sets(gold_concepts(d), to_ids(gold_names(d), ids)))
     pairs = [pair for (_, task), items in scored.gold.items() if task == "relations" for pair in pairs_of(items)]
     known = sum((TYPES[0], chemical) in ids and (TYPES[1], disease) in ids for chemical, disease in pairs)
-    return describe("mesh", counts, scored.weights, None) | {
+    return convention_row("mesh", counts, scored.weights, None) | {
         "ceiling": score_counts(ceiling, scored.weights),
         "names": len(ids),
         "gold_in_dictionary": share(known, len(pairs)),

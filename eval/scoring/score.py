@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.items import names_of, share, written
+from data.items import index_items, names_of, share
 from data.prompts import Item
 from data.schema import TASKS, Document, InputError, JsonObject
 from data.text import FoldedText
@@ -58,8 +58,8 @@ class Scored:
 def match_answers(documents: Sequence[Document], predictions: Predictions) -> Scored:
     """Raises InputError for an answer that is missing or belongs to no document: nothing is dropped silently."""
     check_complete(documents, predictions)
-    gold = {(document.id, task): written(document.gold(task)) for document in documents for task in document.tasks}
-    predicted = {key: written(predictions[key].items) for key in gold}
+    gold = {(document.id, task): index_items(document.gold(task)) for document in documents for task in document.tasks}
+    predicted = {key: index_items(predictions[key].items) for key in gold}
     return Scored(
         documents=tuple(documents),
         predictions=predictions,
@@ -74,7 +74,7 @@ def match_answers(documents: Sequence[Document], predictions: Predictions) -> Sc
 def match_others(scored: Scored, predictions: Predictions) -> Scored:
     """Other predictions for the same documents, with the same gold and the same resamples."""
     check_complete(scored.documents, predictions)
-    predicted = {key: written(predictions[key].items) for key in scored.gold}
+    predicted = {key: index_items(predictions[key].items) for key in scored.gold}
     counts = count_matches(scored.documents, scored.gold, predicted)
     return replace(scored, predictions=predictions, predicted=predicted, counts=counts)
 

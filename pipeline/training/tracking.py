@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from data.files import read_jsonl
 from data.schema import TASKS, Document
-from eval.engines.huggingface import complete
+from eval.engines.huggingface import ask_model
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import score_predictions
 from pipeline.config import Settings
@@ -65,7 +65,7 @@ class ValidationF1(TrainerCallback):
 
         settings = self.settings
         with tempfile.TemporaryDirectory() as folder:
-            path = complete(
+            path = ask_model(
                 model,
                 self.tokenizer,
                 self.documents,

@@ -1,4 +1,4 @@
-"""The floors: a dictionary of train's names, and co-occurrence of those it finds."""
+"""The baselines: a dictionary of train's names, and co-occurrence of those it finds."""
 
 from __future__ import annotations
 

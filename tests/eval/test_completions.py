@@ -14,7 +14,7 @@ from eval.chat_template import read_template
 from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines import huggingface as engine_transformers
-from eval.engines.huggingface import complete
+from eval.engines.huggingface import ask_model
 from eval.engines.kv_cache import Rows
 from eval.engines.unsloth_generate import is_patched
 
@@ -79,7 +79,7 @@ def answer_plainly(model, tokenizer, documents, layout, budget):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("batch_tokens", [1, 2_000, 100_000])
 def test_batches_answer_as_the_plain_loop_does(model, tokenizer, documents, tmp_path, layout, batch_tokens):
-    path = complete(
+    path = ask_model(
         model, tokenizer, documents, tmp_path / "c.jsonl", layout=layout, max_new_tokens=20, batch_tokens=batch_tokens
     )
     rows = {key: (row["completion"], row["finish"]) for key, row in rows_by_task(path).items()}
@@ -94,9 +94,9 @@ def test_a_patched_model_answers_the_same_through_its_generate(
     model, tokenizer, documents, tmp_path, monkeypatch, layout, grounded
 ):
     settings = {"layout": layout, "max_new_tokens": 12, "batch_tokens": 5_000, "grounded": grounded, "logprobs": True}
-    ours = complete(model, tokenizer, documents, tmp_path / "ours.jsonl", **settings)
+    ours = ask_model(model, tokenizer, documents, tmp_path / "ours.jsonl", **settings)
     monkeypatch.setattr(engine_transformers, "is_patched", lambda model: True)
-    theirs = complete(model, tokenizer, documents, tmp_path / "theirs.jsonl", **settings)
+    theirs = ask_model(model, tokenizer, documents, tmp_path / "theirs.jsonl", **settings)
     ours, theirs = rows_by_task(ours), rows_by_task(theirs)
     chances = [[chance for _, chance in row.pop("logprobs")] for rows in (ours, theirs) for _, row in sorted(rows.items())]
     assert ours == theirs
@@ -116,7 +116,7 @@ def test_unsloths_patches_are_recognised(model, monkeypatch):
 
 @pytest.mark.slow
 def test_separate_answers_as_transformers_generate_does(model, tokenizer, documents, tmp_path):
-    path = complete(
+    path = ask_model(
         model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=12, batch_tokens=10_000
     )
     stops = model.generation_config.eos_token_id
@@ -134,17 +134,17 @@ def test_separate_answers_as_transformers_generate_does(model, tokenizer, docume
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_file_is_gone_on_with_and_a_half_line_cut(model, tokenizer, documents, tmp_path, layout):
     settings = {"layout": layout, "max_new_tokens": {"chemicals": 9, "diseases": 5, "relations": 7}, "batch_tokens": 4_000}
-    whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
+    whole = ask_model(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
     lines = whole.read_bytes().splitlines(keepends=True)
     part = tmp_path / "deep" / "part.jsonl"
     part.parent.mkdir()
     part.write_bytes(b"".join(lines[:10]) + lines[10][:25])
-    complete(model, tokenizer, documents, part, **settings)
+    ask_model(model, tokenizer, documents, part, **settings)
     assert part.read_bytes().splitlines(keepends=True)[:10] == lines[:10]
     assert rows_by_task(part) == rows_by_task(whole)
     assert len(part.read_bytes().splitlines()) == len(lines) == len(documents) * 3
     before = part.stat().st_mtime_ns, part.read_bytes()
-    complete(model, tokenizer, documents, part, **settings)
+    ask_model(model, tokenizer, documents, part, **settings)
     assert part.read_bytes() == before[1]
 
 
@@ -165,7 +165,7 @@ def test_a_file_of_something_else_is_refused_and_kept(model, tokenizer, document
     path = tmp_path / "c.jsonl"
     path.write_text(line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"c\.jsonl:1: "):
-        complete(model, tokenizer, documents, path, layout="separate", max_new_tokens=5, batch_tokens=100)
+        ask_model(model, tokenizer, documents, path, layout="separate", max_new_tokens=5, batch_tokens=100)
     assert path.read_text(encoding="utf-8") == line + "\n"
 
 
@@ -187,9 +187,9 @@ def test_a_batch_that_runs_out_of_memory_is_halved(model, tokenizer, documents, 
         return read(rows, ids)
 
     settings = {"layout": layout, "max_new_tokens": 6, "batch_tokens": 100_000}
-    whole = complete(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
+    whole = ask_model(model, tokenizer, documents, tmp_path / "whole.jsonl", **settings)
     monkeypatch.setattr(Rows, "read", read_few)
-    halved = complete(model, tokenizer, documents, tmp_path / "halved.jsonl", **settings)
+    halved = ask_model(model, tokenizer, documents, tmp_path / "halved.jsonl", **settings)
     assert rows_by_task(halved) == rows_by_task(whole)
     assert len(read_lines(halved)) == len(documents) * 3
     assert max(sizes) > 6 and max(sizes[20:]) <= 3
@@ -201,13 +201,13 @@ def test_a_failure_of_the_program_is_not_taken_for_a_full_memory(model, tokenize
 
     monkeypatch.setattr(Rows, "read", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        complete(model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=5, batch_tokens=10_000)
+        ask_model(model, tokenizer, documents, tmp_path / "c.jsonl", layout="separate", max_new_tokens=5, batch_tokens=10_000)
 
 
 def test_a_document_too_long_for_the_model_is_refused_before_any_is_answered(tokenizer, documents, tmp_path):
     long = Document("long one", SENTENCE * 40)
     with pytest.raises(InputError, match="document long one needs"):
-        complete(
+        ask_model(
             tiny_model(positions=1024), tokenizer, [*documents, long], tmp_path / "c.jsonl",
             layout="separate", max_new_tokens=5, batch_tokens=10_000,
         )  # fmt: skip
@@ -252,7 +252,7 @@ def test_the_stop_token_is_the_templates_and_never_padding(model, tokenizer, mon
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_logprobs_are_the_models_and_their_texts_make_the_answer(model, tokenizer, documents, tmp_path, layout):
-    path = complete(
+    path = ask_model(
         model, tokenizer, documents[:3], tmp_path / "c.jsonl",
         layout=layout, max_new_tokens=15, batch_tokens=10_000, logprobs=True,
     )  # fmt: skip
@@ -364,7 +364,7 @@ def test_an_answer_that_comes_twice_is_written_once_and_odd_line_breaks_are_read
 
 def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp_path):
     model.train()
-    complete(model, tokenizer, documents[:1], tmp_path / "c.jsonl", layout="separate", max_new_tokens=2, batch_tokens=100)
+    ask_model(model, tokenizer, documents[:1], tmp_path / "c.jsonl", layout="separate", max_new_tokens=2, batch_tokens=100)
     assert model.training
     model.eval()
 
@@ -372,8 +372,8 @@ def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_grounded_answers_are_verbatim_and_end_whatever_the_batch(model, tokenizer, documents, tmp_path, layout):
     settings = {"layout": layout, "max_new_tokens": 24, "grounded": True}
-    path = complete(model, tokenizer, documents, tmp_path / "c.jsonl", batch_tokens=100_000, **settings)
-    alone = complete(model, tokenizer, documents, tmp_path / "alone.jsonl", batch_tokens=1, **settings)
+    path = ask_model(model, tokenizer, documents, tmp_path / "c.jsonl", batch_tokens=100_000, **settings)
+    alone = ask_model(model, tokenizer, documents, tmp_path / "alone.jsonl", batch_tokens=1, **settings)
     rows = rows_by_task(path)
     assert rows == rows_by_task(alone)
     articles = {document.id: document.article for document in documents}
@@ -385,7 +385,7 @@ def test_grounded_answers_are_verbatim_and_end_whatever_the_batch(model, tokeniz
 
 
 def test_relations_of_the_names_just_listed(model, tokenizer, documents, tmp_path):
-    path = complete(
+    path = ask_model(
         model, tokenizer, documents, tmp_path / "c.jsonl", layout="conversation",
         max_new_tokens=24, batch_tokens=100_000, grounded=True, listed_sides=True,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines import vllm as engine_vllm
 from eval.engines.client import Server, ask, open_server, run_concurrently
-from eval.engines.huggingface import complete
+from eval.engines.huggingface import ask_model
 from eval.engines.llama_cpp import read_gguf_vocabulary, read_server_template
 from eval.engines.open import open_engine
 from eval.grounding.grammar import lark_grammar
@@ -98,7 +98,7 @@ def test_llama_cpp_answers_as_transformers_does(gguf, model, tokenizer, tmp_path
     engine = open_engine("llama.cpp", str(gguf), grounded=grounded, context=2048, threads=1)
     ours = generated(engine, tmp_path / "ours.jsonl", layout)
     path = tmp_path / "theirs.jsonl"
-    complete(model, tokenizer, DOCUMENTS, path, layout=layout, max_new_tokens=12, batch_tokens=9_000, grounded=grounded)
+    ask_model(model, tokenizer, DOCUMENTS, path, layout=layout, max_new_tokens=12, batch_tokens=9_000, grounded=grounded)
     theirs = rows_by_task(path)
     assert ours.keys() == theirs.keys()
     same = [ours[key]["completion"] == theirs[key]["completion"] for key in ours]

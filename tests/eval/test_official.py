@@ -166,34 +166,34 @@ def test_missing_file_and_folder_are_named(tmp_path):
 NAIVE_TYPES = {"Chemical": ["Chemical"], "Disease": ["Disease"], "both": ["Chemical", "Disease"]}
 
 
-def naive_claims(text: str, evaluation: str, types: list[str]) -> list[str]:
-    """What a PubTator file claims, one string a claim, in the simplest way that comes to mind."""
-    claims = []
+def naive_annotations(text: str, evaluation: str, types: list[str]) -> list[str]:
+    """What a PubTator file says, one string an annotation, in the simplest way that comes to mind."""
+    said = []
     for line in text.split("\n"):
         fields = line.strip().split("\t")
         if "|t|" in line or "|a|" in line or len(fields) < 4:
             continue
         if fields[1].isdigit() and fields[2].isdigit():
             if evaluation == "mention" and fields[4] in types:
-                claims.append(f"{fields[0]} {int(fields[1])} {int(fields[2])} {fields[4]}")
+                said.append(f"{fields[0]} {int(fields[1])} {int(fields[2])} {fields[4]}")
             if evaluation == "id" and fields[4] in types and len(fields) > 5:
                 parts = [part for part in fields[5].strip().split("|") if part not in ("", "-1")]
-                claims += [f"{fields[0]} {fields[4]} {part if ':' in part else 'MESH:' + part}" for part in parts]
+                said += [f"{fields[0]} {fields[4]} {part if ':' in part else 'MESH:' + part}" for part in parts]
         elif evaluation == "relation" and fields[1] == "CID":
             ends = ["null" if part in ("", "-1") else part if ":" in part else "MESH:" + part for part in fields[2:4]]
-            claims.append(f"{fields[0]} CID {ends[0]} {ends[1]}")
-    return claims
+            said.append(f"{fields[0]} CID {ends[0]} {ends[1]}")
+    return said
 
 
 def naive_score(gold: str, predicted: str, evaluation: str, types: list[str]) -> tuple[int, int, int]:
     wanted, said = [], []
-    for claim in naive_claims(gold, evaluation, types):
-        if claim not in wanted:
-            wanted.append(claim)
-    for claim in naive_claims(predicted, evaluation, types):
-        if claim not in said and any(other.split()[0] == claim.split()[0] for other in wanted):
-            said.append(claim)
-    right = [claim for claim in said if claim in wanted]
+    for one in naive_annotations(gold, evaluation, types):
+        if one not in wanted:
+            wanted.append(one)
+    for one in naive_annotations(predicted, evaluation, types):
+        if one not in said and any(other.split()[0] == one.split()[0] for other in wanted):
+            said.append(one)
+    right = [one for one in said if one in wanted]
     return len(right), len(said) - len(right), len(wanted) - len(right)
 
 

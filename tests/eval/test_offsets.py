@@ -7,7 +7,7 @@ import pytest
 from data.readers.pubtator import read_pubtator, write_pubtator
 from data.schema import Document, Mention
 from eval.official.biocreative import score_official
-from eval.official.offsets import locate_mentions, write_predictions
+from eval.official.offsets import locate_mentions, write_mentions
 
 ARTICLE = Document("1", "Lithium-induced renal failure. β-Zol  HCl and Zol; failure of lithium(I) (Li+).", "Renal failure")
 
@@ -50,7 +50,7 @@ def test_predictions_are_scored_officially(tmp_path, title):
     gold = Document("1", gold.text, title, locate_mentions(gold, ["zol"], ["gout"]))
     write_pubtator([gold, Document("2", "zol", "Zol")], tmp_path / "gold")
     items = {"1": {"chemicals": ["Zol", "lead"], "diseases": ["gout"], "relations": [("zol", "gout")]}}
-    assert write_predictions([gold, Document("2", "zol", "Zol")], items, tmp_path / "predictions.PubTator") == {
+    assert write_mentions([gold, Document("2", "zol", "Zol")], items, tmp_path / "predictions.PubTator") == {
         "names_nowhere": 1, "relations": 0, "relations_without_ids": 1,
     }  # fmt: skip
     figures = score_official(tmp_path / "gold", tmp_path / "predictions.PubTator")
@@ -62,7 +62,7 @@ def test_gold_names_put_back_score_as_gold(corpus, tmp_path):
     gold = corpus.pubtator
     documents = read_pubtator(gold)
     items = {document.id: {task: document.gold(task) for task in ("chemicals", "diseases")} for document in documents}
-    assert write_predictions(documents, items, tmp_path / "predictions.PubTator")["names_nowhere"] < 10
+    assert write_mentions(documents, items, tmp_path / "predictions.PubTator")["names_nowhere"] < 10
     mention = score_official(gold, tmp_path / "predictions.PubTator")["mention"]
     assert min(row["f1"] for row in mention.values()) >= 0.995
 

@@ -62,11 +62,11 @@ def wanted_labels(example: dict[str, list[int]]) -> list[int]:
 def answer(model: object, tokenizer: object, path: Path, **wanted: object) -> list[dict]:
     """The model's answers to DOCUMENTS, one conversation each."""
     from data.files import read_jsonl
-    from eval.engines.huggingface import complete
+    from eval.engines.huggingface import ask_model
 
     path.unlink(missing_ok=True)
     chosen = {"layout": "conversation", "max_new_tokens": 5, "batch_tokens": 4096, "logprobs": True, "progress": False} | wanted
-    complete(model, tokenizer, DOCUMENTS, path, **chosen)
+    ask_model(model, tokenizer, DOCUMENTS, path, **chosen)
     return sorted((row for _, row in read_jsonl(path)), key=lambda row: (row["document"], row["task"]))
 
 
