@@ -7,7 +7,7 @@ import json
 import pytest
 from articles import invent
 
-from data.audit import audit_path, count_tokens, describe, read_tokenizer, render_audit
+from data.audit import audit_path, count_tokens, read_tokenizer, render_audit, summarise_lengths
 from data.files import read_jsonl, write_jsonl
 from data.readers.rows import document_rows
 from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
@@ -201,7 +201,7 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(content, said, tmp_path, cap
     [([], (0, 0, 0)), ([7], (7, 7, 7)), (range(101), (50, 99, 100)), ([3, 1, 2], (2, 2, 3))],
 )
 def test_describe(numbers, expected):
-    assert tuple(describe(numbers).values()) == expected
+    assert tuple(summarise_lengths(numbers).values()) == expected
 
 
 def test_a_folder_that_is_no_split_is_refused(tmp_path, capsys):
