@@ -32,7 +32,7 @@ test-unsloth-t4: .venv-unsloth/ready
 	MEDNER_PRETEND_GPU=7.5 .venv-unsloth/bin/python $(UNSLOTH_TESTS)
 
 test-unsloth-a100: .venv-unsloth/ready
-	MEDNER_PRETEND_GPU=8.0 .venv-unsloth/bin/python $(UNSLOTH_TESTS) -k "fused or end_to_end or gradient"
+	MEDNER_PRETEND_GPU=8.0 .venv-unsloth/bin/python $(UNSLOTH_TESTS) -k "fused or end_to_end or gradient or gives_the_same or bit_for_bit"
 
 lint: .venv/ready-test
 	$(BIN)/ruff check .
