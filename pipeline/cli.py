@@ -1,5 +1,4 @@
-"""The command line: `medner run | data | train | evaluate | compare | score | export | push | plan |
-settings`.
+"""The command line: `medner COMMAND`. The commands and their flags are in `pipeline.arguments`.
 
 Exit codes: 0 done, 1 the work failed, 2 the user's input or settings are wrong. With --json, standard output is one JSON object
 and everything else goes to standard error. Heavy packages are imported by the command that needs them.
@@ -36,6 +35,8 @@ QUIET = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    from pipeline.arguments import parse_arguments
+
     options = parse_arguments(arguments)
     quiet_libraries(options.debug)
     if threading.current_thread() is threading.main_thread():
@@ -87,16 +88,6 @@ def fail(options: argparse.Namespace, code: int, message: str) -> int:
         raise
     print(printable(f"{options.prog}: {message}"), file=sys.stderr)
     return code
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    from pipeline import commands
-
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="medner", description=commands.ABOUT, formatter_class=layout)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {commands.version()}")
-    commands.add_commands(parser.add_subparsers(dest="name", required=True, metavar="COMMAND"))
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

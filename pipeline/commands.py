@@ -1,143 +1,16 @@
-"""What each command takes and does. A command returns its JSON object, its text for a terminal, and its exit code."""
+"""What each command does. A command returns its JSON object, its text for a terminal, and its exit code."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pipeline.export.names import Quant
 
 if TYPE_CHECKING:
     from pipeline.config import Settings
 
 Outcome = tuple[dict, str, int]
-ENGINES = ("transformers", "llama.cpp", "openai", "vllm")
-EXTRACT_FORMATS = ("text", "jsonl", "csv", "parquet", "pubtator", "bioc-xml", "bioc-json", "brat", "label-studio", "spacy")
-
-ABOUT = """Fine-tune a language model to list the chemicals, the diseases and the chemical-disease relations of a
-biomedical abstract, and score it in a way that holds.
-
-  medner run --preset tiny --data data/sample.jsonl --out runs/demo    the whole job on a CPU, in minutes
-  medner run --data corpus.jsonl --out runs/mine                      Llama 3.2 3B on this machine's GPU
-  medner extract --model runs/demo "Lithium caused tremor."            what a tuned model finds in a new text
-  medner data audit corpus.jsonl                                      what is in a corpus, and whether its split leaks"""
-
-
-def version() -> str:
-    return importlib.metadata.version("medner")
-
-
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    run = add(commands, "run", run_command, "the whole job: data, training, evaluation, export")
-    train = add(commands, "train", train_command, "the job up to the adapter, without its evaluation")
-    for parser in (run, train):
-        add_job_arguments(parser)
-        add_out_arguments(parser)
-    add_push_arguments(run)
-    run.add_argument("--push", action="store_true", help="publish to the Hub when all is done")
-    about = "look at a corpus, or write it in another format"
-    data = commands.add_parser("data", help=about, description=about)  # its own commands take --json and --debug
-    kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-    audit = add(kinds, "audit", audit_command, "duplicates, conflicts, lengths, seen names, leaks; exit code 1 on a leak")
-    audit.add_argument("path", type=Path, help="a corpus file, a folder with train/validation/test.jsonl, or a run")
-    audit.add_argument("--seed", type=int, default=42, help="of the split that a single file gets (default 42)")
-    audit.add_argument("--tokenizer", type=Path, help="a tokenizer.json to count with (default: the run's, else tiny's)")
-    convert = add(kinds, "convert", convert_command, "write a corpus as instruct rows or PubTator")
-    convert.add_argument("source", type=Path)
-    convert.add_argument("target", type=Path)
-    convert.add_argument("--to", choices=("instruct", "pubtator"), required=True)
-    fetch = add(kinds, "fetch", fetch_command, "download BC5CDR, check it, and write it as PubTator, instruct rows and Parquet")
-    fetch.add_argument("corpus", choices=("bc5cdr",))
-    fetch.add_argument("--out", type=Path, default=Path("bc5cdr"), help="the folder to write to (default: bc5cdr)")
-    fetch.add_argument("--from", dest="source", metavar="FILE|FOLDER|URL", help="a copy of CDR_Data.zip, or what it unpacks to")
-    fetch.add_argument("--sha256", help="of another archive that you know to be right")
-    score = add(commands, "score", score_command, "score a file of predictions against gold")
-    score.add_argument("gold", type=Path, help="a corpus file, or a run's data/test.jsonl")
-    score.add_argument("predictions", type=Path, help="predictions.jsonl, instruct rows, PubTator, BioC or CSV")
-    score.add_argument("--official", action="store_true", help="BioCreative V CDR mention, id and relation evaluation")
-    score.add_argument("--allow-missing", action="store_true", help="score answers that the file lacks as empty")
-
-    compare = add(commands, "compare", compare_command, "whether two runs on one test set differ by more than chance")
-    compare.add_argument("run_a", type=Path)
-    compare.add_argument("run_b", type=Path)
-    compare.add_argument("--split", default="test", choices=("validation", "test"))
-    evaluate = add(
-        commands, "evaluate", evaluate_command, "evaluate a run again: grounded, by what it exported; or any model, on --data"
-    )
-    add_evaluate_arguments(evaluate)
-    export = add(
-        commands, "export", alone(export_command), "merge a run's adapter, write GGUF files, check that they answer alike"
-    )
-    export.add_argument("run", type=Path)
-    export.add_argument("--gguf", nargs="+", default=["q8_0"], choices=typing.get_args(Quant), help="default: q8_0")
-    export.add_argument("--merged", action="store_true", help="keep the merged 16-bit model")
-    push = add(commands, "push", alone(push_command), "publish a run to the Hub, or go on with a push that was cut off")
-    push.add_argument("run", type=Path)
-    add_push_arguments(push)
-    plan = add(commands, "plan", plan_command, "what a GPU would be asked to do: precision, batch, memory and time")
-    add_job_arguments(plan)
-    extract = add(commands, "extract", extract_command, "list the chemicals, diseases and relations of new texts")
-    add_extract_arguments(extract)
-    settings = add(commands, "settings", settings_command, "every setting: its value, type, bounds and what it does")
-    add_settings_arguments(settings)
-    plan.add_argument("--gpu", help="t4, l4, a10, a100-40, a100-80, h100, h200 or cpu; default: the device at hand")
-
-
-def add_push_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repo", help="USER/NAME (default: a new Llama-…-medical-ner-DATE of the account that is logged in)")
-    parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
-    parser.add_argument("--force", action="store_true", help="push in spite of a failed parity check or a used repository")
-
-
-def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, nargs="?", help="a run's folder; without one, --model and --data")
-    parser.add_argument("--split", choices=("validation", "test"), help="default: test")
-    parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
-    parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
-    parser.add_argument("--given-entities", action="store_true", help="give gold's names, and ask and score relations only")
-    parser.add_argument("--engine", choices=ENGINES, help="default: transformers, or what fits the --model that --data is for")
-    parser.add_argument("--model", help="another model, a GGUF file or a server's address; default: the run's adapter")
-    parser.add_argument("--data", type=Path, help="a corpus of its own, for a --model that was not trained here")
-    parser.add_argument("--train", type=Path, help="with --data: what was learnt from, for dictionary, CRF, seen names, leaks")
-    parser.add_argument("--out", type=Path, help="with --data: a folder for answers, figures and report; default: none is kept")
-    add_asked_arguments(parser)
-    parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
-    parser.add_argument("--markdown", action="store_true", help="print every figure of the report, as Markdown")
-    parser.add_argument("--cases", action="store_true", help="five sentences with known answers, pass or fail")
-
-
-def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
-    files = "a text, files (txt, JSONL, CSV, TSV, Parquet, PubTator, BioC), folders, or - for standard input"
-    parser.add_argument("sources", nargs="+", metavar="TEXT|FILE|FOLDER|-", help=files)
-    parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
-    parser.add_argument("--engine", choices=ENGINES, help="default: what fits the model")
-    parser.add_argument("--out", type=Path, help="a file (for brat, a folder); without it, the results are printed")
-    parser.add_argument("--to", choices=EXTRACT_FORMATS, help="the format of --out; default: by its ending")
-    parser.add_argument("--plain", action="store_true", help="answer freely, and drop repeats and what is not in the text")
-    parser.add_argument("--keep-unwritten", action="store_true", help="with --plain: keep names that are not in the text")
-    parser.add_argument("--min-confidence", type=float, default=0.0, help="leave out what is less sure (0 to 1)")
-    parser.add_argument("--explain", action="store_true", help="show where each name stands and what was left out")
-    add_asked_arguments(parser)
-    parser.add_argument("--window", type=int, default=3000, help="characters read at a time; longer texts are cut")
-    parser.add_argument("--overlap", type=int, default=300, help="characters of the window before that are read again")
-
-
-def add_asked_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--like", help="a run, adapter or GGUF that says how the model was trained to be asked")
-    parser.add_argument("--layout", choices=("separate", "conversation"), help="or say it: a chat a task, or one a text")
-    parser.add_argument("--max-new-tokens", type=int, help="of each answer; default: as the model was trained")
-
-
-def add(commands: argparse._SubParsersAction, name: str, work: object, about: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=about, description=about)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(command=work, prog=parser.prog)  # errors name the whole command
-    return parser
 
 
 def alone(work: Callable[[argparse.Namespace], Outcome]) -> Callable[[argparse.Namespace], Outcome]:
@@ -150,26 +23,6 @@ def alone(work: Callable[[argparse.Namespace], Outcome]) -> Callable[[argparse.N
             return work(options)
 
     return do_alone
-
-
-def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", help="tiny, llama-3.2-3b (default), llama-3.2-1b, t4")
-    parser.add_argument("--config", type=Path, help="a YAML file of settings")
-    about = "any setting; `medner settings` prints them all"
-    parser.add_argument(
-        "--set", action="extend", nargs="+", default=[], metavar="SECTION.KEY=VALUE", dest="assignments", help=about
-    )
-
-
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    add_settings_arguments(parser)
-    parser.add_argument("--data", help="a corpus to split: instruct JSONL, PubTator or BioC XML")
-
-
-def add_out_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="the run folder; one that is there already is gone on with")
-    parser.add_argument("--fresh", action="store_true", help="start over")
-    parser.add_argument("--yes", action="store_true", help="begin even where it takes many hours without a GPU")
 
 
 def run_command(options: argparse.Namespace) -> Outcome:

@@ -22,13 +22,14 @@ TRAINING = ("run", "train")
 def main(arguments: Sequence[str] | None = None) -> int:
     """`medner` in the first process; in the others, the training that it comes to. Returns the exit code."""
     from pipeline import cli
+    from pipeline.arguments import parse_arguments
 
     if is_first_process():
         code = cli.main(arguments)
-        if code == 0 and cli.parse_arguments(arguments).name in TRAINING:
+        if code == 0 and parse_arguments(arguments).name in TRAINING:
             wait_for_all()  # where the adapter was there already, the others still wait
         return code
-    options = cli.parse_arguments(arguments)
+    options = parse_arguments(arguments)
     if options.name in TRAINING:
         from pipeline.run_folder import read_run
 

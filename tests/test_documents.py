@@ -15,7 +15,8 @@ import pytest
 from documented import FENCE, MARKS, PAGES, RECIPES, ROOT, Command, page_commands
 
 from data import fetch
-from pipeline.cli import main, parse_arguments
+from pipeline.arguments import parse_arguments
+from pipeline.cli import main
 
 SHOWN = page_commands()
 OURS = {command.words: command for command in SHOWN if command.words[0] == "medner"}
