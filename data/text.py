@@ -15,7 +15,8 @@ STRIPPED = QUOTES + ".,;: "
 LONGEST_SYLLABLE = 4  # characters that may stand before one that composes with them
 MOST_MARKS = 30  # on one letter, as in Unicode's stream-safe text
 RUN = re.compile(r"[^\W_]+")
-HYPHENATION = re.compile(r"\u00ad(?:[ \t]*\r?\n[ \t]*)?|(?<=\w)[-\u2010][ \t]*\r?\n[ \t]*(?=\w)")
+# The hyphen comes first, and what stands before it after: a search for what begins with a word's character tries every one.
+HYPHENATION = re.compile(r"\u00ad(?:[ \t]*\r?\n[ \t]*)?|[-\u2010](?<=\w.)[ \t]*\r?\n[ \t]*(?=\w)")
 LONG_RUN = re.compile(rf"[^\x00-\x7f]{{{MOST_MARKS + 1},}}")
 
 
