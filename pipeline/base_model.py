@@ -91,7 +91,9 @@ def convert_from_gguf(path: Path, digest: str, out: Path) -> None:
     from safetensors.numpy import save_file
 
     from pipeline.export.gguf_tokenizer import make_tokenizer
+    from pipeline.weights import check_gguf
 
+    check_gguf(path)
     reader = GGUFReader(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if fields.get("general.architecture") != "llama":

@@ -102,3 +102,14 @@ def test_smollm2_grounds_an_article_though_it_lacks_some_bytes():
     for token in [*tokenizer(wanted, add_special_tokens=False)["input_ids"], vocabulary.stop]:
         assert token in answer.allowed()
         answer.take(token)
+
+
+def test_a_file_that_is_no_gguf_is_refused_before_anything_is_made(tmp_path, capsys):
+    from pipeline.cli import main
+    from pipeline.run import SAMPLE
+
+    garbage = tmp_path / "garbage.gguf"
+    garbage.write_bytes(b"GGUF and nothing of the kind")
+    command = ["run", "--preset", "tiny", "--data", str(SAMPLE), "--out", str(tmp_path / "run")]
+    assert main([*command, "--set", f"model.name={garbage}"]) == 2
+    assert f"{garbage}: a broken or cut off GGUF file" in capsys.readouterr().err and not (tmp_path / "run").exists()
