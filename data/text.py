@@ -171,11 +171,6 @@ class FoldedText:
         return bool(self.spans(name) or self.spans(normalise(name)))
 
 
-def find_whole_words(name: str, text: str) -> list[tuple[int, int]]:
-    """Every whole-word occurrence of `name` in `text`, in any letter case, as (start, end)."""
-    return FoldedText(text).spans(name)
-
-
 class NameIndex:
     """Names to look for in many articles. A name can only stand where its first run of letters and digits does."""
 

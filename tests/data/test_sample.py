@@ -17,7 +17,7 @@ from data.sample.build import PATH, new_document, render_sample, sample_document
 from data.sample.names import FORMS, Source, new_abbreviation, new_name, side_of
 from data.schema import MENTION_TYPE, TASKS
 from data.split import split_documents
-from data.text import find_whole_words, fold
+from data.text import FoldedText, fold
 from eval.scoring.baselines import score_baselines
 from eval.scoring.parse import Answer
 from eval.scoring.score import match_answers
@@ -48,7 +48,7 @@ def test_mentions_stand_where_they_say_as_whole_words_and_none_is_missed():
         places = {(m.start, m.end) for m in document.mentions}
         for mention in document.mentions:
             assert document.article[mention.start : mention.end] == mention.text
-            for place in find_whole_words(mention.text, document.article):
+            for place in FoldedText(document.article).spans(mention.text):
                 assert any(start <= place[0] and place[1] <= end for start, end in places), (mention.text, document.article)
 
 

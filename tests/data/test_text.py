@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.text import FoldedText, NameIndex, find_names, find_whole_words, fold, is_word_edge, normalise
+from data.text import FoldedText, NameIndex, find_names, fold, is_word_edge, normalise
 
 # what has gone wrong elsewhere: letters that fold to two, signs that fold to letters, marks that join the letter before
 AWKWARD = "aAeEiI12 -+()[]{}|.,;:'\"ßẞİıſﬁﬂ™㎖½²⁺αΑςΣ\u0301\u0308\u0323\u0344\uff9e\u1100\u1161\u11a8"
@@ -71,7 +71,7 @@ def test_folding_settles_for_every_letter_there_is():
 )
 def test_letters_that_folding_takes_apart_are_put_together_again(letter, folded):
     assert fold(letter) == folded
-    assert find_whole_words(f"x{letter}", f"x{folded} X{letter}") == [
+    assert FoldedText(f"x{folded} X{letter}").spans(f"x{letter}") == [
         (0, 1 + len(folded)),
         (2 + len(folded), 3 + len(folded) + len(letter)),
     ]
@@ -157,14 +157,14 @@ def test_folding_by_pieces_is_folding_the_whole(text):
     ],
 )
 def test_offsets_are_of_the_original_text(name, text, expected):
-    assert [text[start:end] for start, end in find_whole_words(name, text)] == expected
+    assert [text[start:end] for start, end in FoldedText(text).spans(name)] == expected
 
 
 @given(texts, texts, texts)
 def test_a_word_of_the_text_is_found_where_it_stands(before, name, after):
     text = f"{before} {name.strip()} {after}"
     name = name.strip()
-    spans = find_whole_words(name, text)
+    spans = FoldedText(text).spans(name)
     for start, end in spans:
         assert fold(text[start:end]) == fold(name)
         assert is_word_edge(text, start) and is_word_edge(text, end)
@@ -177,7 +177,7 @@ def find_names_plainly(names, text):
     """Longest first, each whole word whose characters no longer name took."""
     taken, found = set(), []
     for name in sorted(set(names), key=lambda name: (-len(name), name)):
-        for start, end in find_whole_words(name, text):
+        for start, end in FoldedText(text).spans(name):
             if not taken & set(range(start, end)):
                 taken |= set(range(start, end))
                 found.append((start, end, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data.text import find_whole_words
+from data.text import FoldedText
 from eval.scoring.cases import CASES, check_cases, render_cases
 from eval.scoring.parse import Answer
 
@@ -25,7 +25,7 @@ def test_gold_passes_every_case():
 def test_every_name_stands_in_its_text():
     for case in CASES:
         for mention in case.document.mentions:
-            assert find_whole_words(mention.text, case.document.article), mention
+            assert FoldedText(case.document.article).spans(mention.text), mention
 
 
 def test_failures_say_why():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data.prompts import render_answer
 from data.readers.pubtator import read_pubtator
 from data.schema import TASKS, Document, InputError
-from data.text import find_whole_words
+from data.text import FoldedText
 from pipeline.cli import main
 from pipeline.extract.command import extract_to_file
 from pipeline.extract.extractor import Asked, Extractor
@@ -39,7 +39,7 @@ def answer(chats):
     for chat in chats:
         rows, found = [], {}
         for task in TASKS[:2]:
-            found[task] = [name for name in KNOWN[task] if find_whole_words(name, chat.document.article)]
+            found[task] = [name for name in KNOWN[task] if FoldedText(chat.document.article).spans(name)]
         found["relations"] = [(c, d) for c in found["chemicals"] for d in found["diseases"]]
         for task in chat.tasks:
             items = found[task] + found[task][:1] + (["neverium"] if task == "chemicals" else [])

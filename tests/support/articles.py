@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data.near_duplicates import WORD
 from data.prompts import is_name
 from data.schema import Document
-from data.text import CLOSE, OPEN, find_whole_words, fold, is_word_edge
+from data.text import CLOSE, OPEN, FoldedText, fold, is_word_edge
 
 SYLLABLES = ["zol", "ta", "mi", "ne", "gou", "tre", "mor", "ren", "al", "fai", "lu", "re", "car", "dia", "cy", "to", "xin"]
 
@@ -51,7 +51,7 @@ def is_item(article, start, end):
 
 
 def is_in(item, article):
-    return all(find_whole_words(side, article) and side in article for side in ([item] if isinstance(item, str) else item))
+    return all(FoldedText(article).spans(side) and side in article for side in ([item] if isinstance(item, str) else item))
 
 
 def rows_by_task(path: Path) -> dict:
