@@ -83,7 +83,8 @@ def _rows(decoding: Decoding, state: ChatState) -> Iterator[dict]:
         text = decode_text(decoding.tokenizer, answer.ids)
         row = {"document": chat.document.id, "task": task, "completion": text, "finish": answer.finish}
         if decoding.logprobs:
-            row["logprobs"] = list(zip(token_texts(decoding.tokenizer, answer.ids), answer.logprobs, strict=True))
+            texts = token_texts(decoding.tokenizer, answer.ids)
+            row["logprobs"] = [list(pair) for pair in zip(texts, answer.logprobs, strict=True)]  # as JSON gives them back
         yield row
 
 

@@ -75,8 +75,8 @@ class Page:
         elif method == "Page.javascriptDialogOpening":
             self.said.append("dialog: " + parameters["message"])
 
-    def open(self, path: Path) -> None:
-        self.call("Page.navigate", url=path.as_uri())
+    def open(self, address: Path | str) -> None:
+        self.call("Page.navigate", url=address if isinstance(address, str) else address.as_uri())
         until = time.monotonic() + PATIENCE
         while self.run("document.readyState") != "complete":
             assert time.monotonic() < until, "the page does not load"
@@ -122,6 +122,16 @@ class Page:
             "e.dispatchEvent(new Event('input', {bubbles: true})); return e.value})()"
         )
         assert chosen == value, f"no option {value!r}"
+
+    def wait(self, script: str) -> None:
+        """Until a JavaScript expression is true."""
+        until = time.monotonic() + PATIENCE
+        while not self.run(script):
+            assert time.monotonic() < until, f"never true: {script}"
+            time.sleep(0.05)
+
+    def resize(self, width: int, height: int) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def screenshot(self, path: Path) -> Path:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
