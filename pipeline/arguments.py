@@ -68,6 +68,8 @@ def add_commands(parsers: argparse._SubParsersAction) -> None:
     add_job_arguments(plan)
     extract = add(parsers, "extract", commands.extract_command, "list the chemicals, diseases and relations of new texts")
     add_extract_arguments(extract)
+    serve = add(parsers, "serve", commands.serve_command, "a web page to try a model on, with an API; or a Space that shows it")
+    add_serve_arguments(serve)
     settings = add(parsers, "settings", commands.settings_command, "every setting: its value, type, bounds and what it does")
     add_settings_arguments(settings)
     plan.add_argument("--gpu", help="t4, l4, a10, a100-40, a100-80, h100, h200 or cpu; default: the device at hand")
@@ -115,6 +117,17 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-precision", type=float, help="choose the confidence threshold for this precision on validation")
     parser.add_argument("--markdown", action="store_true", help="print every figure of the report, as Markdown")
     parser.add_argument("--cases", action="store_true", help="five sentences with known answers, pass or fail")
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="MODEL", help="others that read the same text beside it")
+    parser.add_argument("--untuned", action="store_true", help="show its base model beside it, asked the same")
+    parser.add_argument("--plain", action="store_true", help="answer freely, and drop repeats and what is not in the text")
+    parser.add_argument("--like", help="a run, adapter or GGUF that says how the model was trained to be asked")
+    parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone; 0.0.0.0 lets others in")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--export-space", type=Path, metavar="DIR", help="write a Hugging Face Space with the model, and end")
 
 
 def add_extract_arguments(parser: argparse.ArgumentParser) -> None:

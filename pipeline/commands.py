@@ -267,6 +267,23 @@ def refuse_together(options: argparse.Namespace, grounded: bool) -> None:
         raise InputError("--cases and --split: the five cases are of no split; give one of them")
 
 
+def serve_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.serve.command import require_gradio, serve_models
+
+    require_gradio()
+    if options.export_space:
+        from pipeline.serve.space import export_space
+
+        files = export_space(options.model, options.export_space)
+        start = f"{options.export_space}: a Space; start it here by: python {options.export_space}/app.py"
+        return {"folder": str(options.export_space), "files": files}, start, 0
+    settings = {"grounded": not options.plain, "like": options.like}
+    address = serve_models(
+        options.model, options.beside, untuned=options.untuned, host=options.host, port=options.port, settings=settings
+    )
+    return {"served": address}, f"{address} is served no longer", 0
+
+
 def extract_command(options: argparse.Namespace) -> Outcome:
     from pipeline.extract.command import extract_sources
 

@@ -35,7 +35,7 @@ WARNING = (
     "the text."
 )
 # Gradio breaks words anywhere, and sets tables in the font of code.
-STYLE = ".textfield, .textspan, .text {word-break: normal; overflow-wrap: anywhere} table {font-family: inherit !important}"
+STYLE = ".textfield, .token, .text {word-break: normal; overflow-wrap: anywhere} table {font-family: inherit !important}"
 Found = dict[str, list[Extraction]]  # by model's name, an extraction for each document
 
 
@@ -151,8 +151,8 @@ def build_view(name: str, alone: bool) -> list[Any]:
     text = gradio.HighlightedText(label=label, color_map=COLOURS, show_legend=True, combine_adjacent=False)
     counts = gradio.Markdown()
     table = gradio.Dataframe(
-        headers=["chemical", "disease", "sure"], column_widths=["40%", "40%", "20%"], label="Relations: the chemical causes or worsens the disease",
-        interactive=False, wrap=True,
+        headers=["chemical", "disease", "sure"], column_widths=["40%", "40%", "20%"], interactive=False, wrap=True,
+        label="Relations: the chemical causes or worsens the disease",
     )  # fmt: skip
     return [text, counts, table, gradio.HTML(label="Relations drawn")]
 
@@ -165,8 +165,8 @@ def serve_page(page: gradio.Blocks, host: str | None, port: int | None, *, wait:
     theme = gradio.themes.Default(font=system, font_mono=["ui-monospace", "monospace"])
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     _, address, _ = page.launch(
-        server_name=host, server_port=port, theme=theme, css=STYLE, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-        max_file_size="2mb", footer_links=["api"], show_error=False, pwa=False, run_history=False,
+        server_name=host, server_port=port, theme=theme, css=STYLE, share=False, quiet=True, prevent_thread_lock=True,
+        ssr_mode=False, max_file_size="2mb", footer_links=["api"], show_error=False, pwa=False, run_history=False,
     )  # fmt: skip
     if wait:
         print(f"serving on {address} (API: {address}?view=api); Ctrl-C ends it", flush=True)

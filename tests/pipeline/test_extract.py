@@ -5,26 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_names import ASKED, answer
 
-from data.prompts import render_answer
 from data.readers.pubtator import read_pubtator
 from data.schema import TASKS, Document, InputError
-from data.text import FoldedText
 from pipeline.cli import main
 from pipeline.extract.command import extract_to_file
-from pipeline.extract.extractor import Asked, Extractor
+from pipeline.extract.extractor import Extractor
 from pipeline.extract.formats import render_text, write_format
 from pipeline.extract.results import from_json
 from pipeline.extract.texts import read_texts
 from pipeline.extract.windows import cut_windows, split_sentences
 
-KNOWN = {"chemicals": ("lithium", "β-carotene", "=cmd"), "diseases": ("tremor", "renal failure")}
-ASKED = Asked("separate", dict.fromkeys(TASKS, 64))
 CASES = [
     Document("plain", "Lithium caused tremor. The tremor stopped when lithium was stopped.", "A report"),
     Document("unicode", "β-carotene 😀 and Lithium; “renal failure” followed."),
@@ -32,22 +28,6 @@ CASES = [
     Document("nothing", "No patient was seen."),
     Document("formula", "=cmd was given; tremor."),
 ]
-
-
-def answer(chats):
-    """An engine that knows a few names, says each, one of them twice, and one that is nowhere in the text."""
-    for chat in chats:
-        rows, found = [], {}
-        for task in TASKS[:2]:
-            found[task] = [name for name in KNOWN[task] if FoldedText(chat.document.article).spans(name)]
-        found["relations"] = [(c, d) for c in found["chemicals"] for d in found["diseases"]]
-        for task in chat.tasks:
-            items = found[task] + found[task][:1] + (["neverium"] if task == "chemicals" else [])
-            completion = render_answer(items)
-            logprobs = [[character, math.log(0.9)] for character in completion]
-            row = {"document": chat.document.id, "task": task, "completion": completion, "finish": "stop"}
-            rows.append(row | {"logprobs": logprobs})
-        yield rows
 
 
 @pytest.fixture

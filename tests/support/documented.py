@@ -13,7 +13,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
 FENCE = re.compile(r"^```(?:sh|bash)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    ((?:medner|python -m|make|torchrun|accelerate|pip) .*)$", re.MULTILINE)
-MARKS = {"gpu", "network", "elsewhere"}  # elsewhere: another program than ours has to be there, or to run
+# elsewhere: another program than ours has to be there, or to run; waits: until it is interrupted
+MARKS = {"gpu", "network", "elsewhere", "waits"}
 
 
 @dataclass(frozen=True)
