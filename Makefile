@@ -17,8 +17,9 @@ real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
 	$(BIN)/medner run --preset smollm2-135m --data $(DATA) --out runs/real --yes
 
+# Two processes of one thread each: a file's tests stay together, since they share what was trained for them.
 test: .venv/ready-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 25
 
 test-fast: .venv/ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
@@ -61,7 +62,7 @@ tiny-base: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.venv/ready-test: .venv/ready requirements-test.txt
+.venv/ready-test: .venv/ready requirements-test.txt requirements-ui.txt
 	$(BIN)/python -m pip install --quiet -r requirements-test.txt
 	touch $@
 
