@@ -36,6 +36,7 @@ def test_compare_and_render():
     assert "|" not in table
 
 
+@pytest.mark.slow
 def test_five_rows_of_equal_systems_seldom_differ_anywhere():
     """Uncorrected, one in six such comparisons shows a difference in some row."""
     chance, documents = np.random.default_rng(7), [Document(f"d{n}", "…", None, NAMED, PAIRED) for n in range(40)]

@@ -169,6 +169,7 @@ def test_a_file_of_something_else_is_refused_and_kept(model, tokenizer, document
     assert path.read_text(encoding="utf-8") == line + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "error"),
     [
@@ -369,6 +370,7 @@ def test_training_goes_on_in_the_mode_it_was_in(model, tokenizer, documents, tmp
     model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_grounded_answers_are_verbatim_and_end_whatever_the_batch(model, tokenizer, documents, tmp_path, layout):
     settings = {"layout": layout, "max_new_tokens": 24, "grounded": True}

@@ -310,6 +310,7 @@ def test_a_second_evaluation_of_one_folder_is_refused(run, capsys):
     assert done.returncode == 2 and "another process is writing these answers" in done.stderr
 
 
+@pytest.mark.slow
 def test_given_entities_asks_and_scores_relations_alone(run, capsys):
     assert evaluate(run, "--given-entities", "--json") == 0
     metrics = json.loads(capsys.readouterr().out)

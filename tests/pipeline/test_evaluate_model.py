@@ -66,6 +66,7 @@ def counts(metrics: dict) -> dict:
     return {task: [metrics["tasks"][task][key] for key in ("tp", "fp", "fn", "support")] for task in TASKS}
 
 
+@pytest.mark.slow
 def test_an_adapter_scores_as_its_run_does_and_without_train_claims_nothing_about_it(run, foreign, capsys):
     own = figures(capsys, run)
     alone = figures(capsys, "--model", run / "adapter", "--data", test_of(run))
@@ -75,6 +76,7 @@ def test_an_adapter_scores_as_its_run_does_and_without_train_claims_nothing_abou
     assert alone["readings"]["compared"] == "strict" and other["readings"]["compared"] == "lenient"
 
 
+@pytest.mark.slow
 def test_a_run_brings_what_it_learnt_from_and_a_file_can(run, foreign, capsys):
     learnt = figures(capsys, "--model", run, "--data", test_of(run))
     given = figures(capsys, "--model", foreign, "--data", test_of(run), "--train", run / "data" / "train.jsonl", *ASKED)

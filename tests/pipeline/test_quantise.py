@@ -101,6 +101,7 @@ def put_on_path(folder: Path, code: str, monkeypatch) -> None:
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.mark.slow
 def test_a_program_on_path_is_used_and_not_believed(f16, tmp_path, monkeypatch):
     made = quantise_gguf(f16, tmp_path / "made.gguf", "q4_k_m")
     put_on_path(tmp_path, f"assert sys.argv[3] == 'Q4_K_M'; shutil.copyfile({str(made)!r}, sys.argv[2])", monkeypatch)
