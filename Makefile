@@ -19,7 +19,7 @@ real: .venv/ready-real
 
 # Two processes of one thread each: a file's tests stay together, since they share what was trained for them.
 test: .venv/ready-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 test-fast: .venv/ready-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2

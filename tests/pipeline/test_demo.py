@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,14 +25,16 @@ from pipeline.model import load_tokenizer
 pytestmark = pytest.mark.slow
 
 SAMPLE = Path(__file__).parents[2] / "data" / "sample.jsonl"
-REACHED = {"chemicals": 0.80, "diseases": 0.70, "relations": 0.30}  # a little below what three seeds reached
+SEED = os.environ.get("MEDNER_DEMO_SEED", "42")  # of the split and of training: what is tested must hold for any
+REACHED = {"chemicals": 0.80, "diseases": 0.70, "relations": 0.30}  # a little below what the seeds tried reached
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
     """The demo's run; its minutes are spent once for all that is tested on it."""
     out = tmp_path_factory.mktemp("demo") / "run"
-    assert main(["run", "--preset", "tiny", "--data", str(SAMPLE), "--out", str(out)]) in (0, 1)  # 1: the parity gate
+    job = ["run", "--preset", "tiny", "--data", str(SAMPLE), "--out", str(out)]
+    assert main([*job, "--set", f"data.seed={SEED}", f"train.seed={SEED}"]) in (0, 1)  # 1: the parity gate
     return out
 
 
