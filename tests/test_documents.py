@@ -15,6 +15,7 @@ import pytest
 from documented import FENCE, MARKS, PAGES, RECIPES, ROOT, Command, page_commands
 
 from data import fetch
+from data.corpus import read_corpus
 from pipeline.arguments import parse_arguments
 from pipeline.cli import main
 
@@ -95,6 +96,10 @@ def place(tmp_path_factory) -> Path:
         path = folder / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(part), encoding="utf-8")
+    (folder / "gold.jsonl").write_text("".join(lines[:3]), encoding="utf-8")  # one article, which the CSV lists nothing of
+    (gold,) = read_corpus(folder / "gold.jsonl").documents
+    listed = "".join(f"{gold.id},{task},\n" for task in gold.tasks)
+    (folder / "predictions.csv").write_text(f"document,task,item\n{listed}", encoding="utf-8")
     (folder / "CDR_Data.zip").write_bytes(pack(texts()))
     for name in ("gold", "predictions"):
         (folder / f"{name}.PubTator").write_text(texts()[fetch.FILES["test"]], encoding="utf-8")

@@ -7,6 +7,7 @@ text, and the generated ones are sent back in the next turn, so that the server 
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,6 +91,7 @@ def start_server(path: Path, context: int, parallel: int, threads: int | None) -
     settings.model.path = str(path)
     settings.n_ctx, settings.n_parallel, settings.port, settings.warmup = context, parallel, 0, False
     settings.verbosity = 1  # errors; its log of every request would bury the run's own lines
+    threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)  # as torch takes it; its own default is every core
     if threads:
         settings.cpuparams.n_threads = threads
     return xllamacpp.Server(settings)
