@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # A really pretrained small Llama (SmolLM2 135M) on real articles, on two processor cores.
 #
-#   bash recipes/laptop.sh corpus.jsonl                  # instruct rows, PubTator or BioC XML; an hour or two for 1,000 articles
+#   bash recipes/laptop.sh corpus.jsonl                  # instruct rows, PubTator or BioC XML; hours for 1,000 articles
 #
 # Without GPU or network: the weights come as a package (requirements-real.txt, 93 MB), else from the Hub.
-# Expected: not recorded yet. What it has to beat, a CRF that learns in a minute, is in README.md. For a good model, use a GPU.
+# `make real DATA=FILE` is the same without the last two commands. Expected: not recorded yet, only short jobs were run.
+# What it has to beat, a CRF that learns in a minute, is in README.md. For a good model, use a GPU.
 set -euo pipefail
 DATA=$(realpath "$1") && shift
 cd "$(dirname "$0")/.."
