@@ -109,7 +109,7 @@ def require_budgets(budgets: int | Mapping[str, int], documents: Sequence[Docume
 def describe_variant(run: RunFolder, variant: Variant) -> dict:
     """What stands in provenance.json: engine, model, hash of the weights, and the settings that change answers."""
     kept = {key: value for key, value in asdict(variant).items() if key not in ("model", "untuned")}
-    if not variant.given_entities:
+    if not variant.given_entities:  # so that answers written before there was this choice stay valid
         del kept["given_entities"]
     return {**kept, **describe_source(run, variant)}
 
