@@ -181,7 +181,7 @@ def exported_artifacts(run: Path) -> list[str]:
 
 
 def plan_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.plan.from_corpus import plan_corpus
+    from pipeline.plan.decide import plan_corpus
     from pipeline.plan.render import plan_to_json, render_plan
     from pipeline.run import named_files
 
@@ -218,9 +218,7 @@ def evaluate_command(options: argparse.Namespace) -> Outcome:
 def evaluate_corpus_command(options: argparse.Namespace) -> Outcome:
     from pipeline.evaluate_model import Candidate, evaluate_model
 
-    candidate = Candidate(
-        options.model, options.engine, options.grounded, options.like, options.layout, options.max_new_tokens
-    )
+    candidate = Candidate(options.model, options.engine, options.grounded, options.like, options.layout, options.max_new_tokens)
     return evaluate_model(candidate, options.data, train=options.train, out=options.out, markdown=options.markdown)
 
 

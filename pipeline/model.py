@@ -9,16 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
-from pipeline.base_model import SMOLLM2, model_path, read_origin
-from pipeline.config import Settings
-from pipeline.hub_reach import read_local_only
-from pipeline.plan.decide import leaves_fused_path
+from pipeline.base_model import SMOLLM2, model_path, read_local_only, read_origin
+from pipeline.config import PROJECTIONS, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -230,6 +229,17 @@ def find_unfused(model: PreTrainedModel, settings: Settings) -> list[str]:
         return []
     reason = "; ".join(leaves_fused_path(settings)) or "this model has biases or layers that they do not know"
     return [f"Unsloth's fused LoRA kernels run in {fused} of {len(layers)} layers, so training is slower: {reason}"]
+
+
+def leaves_fused_path(settings: Settings) -> Iterator[str]:
+    """Settings with which Unsloth falls back from its fused LoRA kernels."""
+    missing = [name for name in PROJECTIONS if name not in settings.lora.target_modules]
+    if settings.lora.bias != "none":
+        yield f"lora.bias={settings.lora.bias}: Unsloth's fused LoRA kernels need none"
+    if missing:
+        yield f"lora.target_modules lacks {', '.join(missing)}: Unsloth's fused LoRA kernels need all seven"
+    if settings.model.dtype == "float32":
+        yield "model.dtype=float32: Unsloth's fused LoRA kernels need 16-bit"
 
 
 def _function_name(function: object) -> str:

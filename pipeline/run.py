@@ -163,25 +163,21 @@ def plan_run(run: RunFolder) -> dict:
     from pipeline.plan.architectures import find_architecture
     from pipeline.plan.decide import make_plan
     from pipeline.plan.hardware import detect_device
+    from pipeline.plan.lengths import count_lengths
     from pipeline.plan.render import render_time, total_seconds
-    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths
     from pipeline.training.train import check_training
 
     settings, split = run.settings, read_split_folder(run.path / "data")
-    layout = settings.train.layout
     architecture = find_architecture(settings.model.name, settings.model.revision)
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    budgets = answer_budgets(tokenizer, split["train"])
-    if settings.eval.max_new_tokens:
-        budgets = dict.fromkeys(budgets, settings.eval.max_new_tokens)
-    require_budgets(budgets, [*split["validation"], *split["test"]])
+    lengths = count_lengths(tokenizer, split, settings)
+    require_budgets(lengths.budgets, [*split["validation"], *split["test"]])
     add_token_counts(run, split, tokenizer)
-    encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
-    plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
-    check_training(plan.settings, len(encoded["train"]), bool(encoded["validation"]), run.path)
+    plan = make_plan(settings, architecture, detect_device(), lengths)
+    check_training(plan.settings, len(lengths.train.whole), bool(lengths.validation.whole), run.path)
     run.settings = plan.settings
     write_settings(run.settings, run.path / "config.yaml")
-    run.record(device=plan.hardware.name, engine=plan.hardware.engine, max_new_tokens=budgets)
+    run.record(device=plan.hardware.name, engine=plan.hardware.engine, max_new_tokens=lengths.budgets)
     for warning in plan.warnings:
         print(f"plan: warning: {warning}", file=sys.stderr)
     if plan.seconds:

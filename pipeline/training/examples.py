@@ -5,14 +5,13 @@ Both are made by `eval.chat_template`, from the very ids that generation reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
 from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
 from eval.chat_template import ChatTemplate, read_template
-from pipeline.plan.estimate import Chats, Lengths, chat_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,21 +45,6 @@ def encode_messages(template: ChatTemplate, messages: list[dict[str, str]], wher
 def owners_of(documents: Sequence[Document], layout: Layout) -> tuple[str, ...]:
     """The document id of each example that `encode_documents` gives."""
     return tuple(document.id for document in documents for _ in conversations(document, layout))
-
-
-def measure_lengths(
-    encoded: Mapping[str, Sequence[Example]],
-    split: Mapping[str, Sequence[Document]],
-    budgets: Mapping[str, int],
-    layout: Layout,
-) -> Lengths:
-    """What the plan needs to know of the data, in tokens; `encoded` is what `encode_documents` makes of each split."""
-    chats = {}
-    for name, examples in encoded.items():
-        answered = tuple(sum(example["completion_mask"]) for example in examples)
-        read = tuple(len(example["input_ids"]) - count for example, count in zip(examples, answered, strict=True))
-        chats[name] = Chats(read, answered, owners_of(split[name], layout))
-    return Lengths(**chats, budgets=dict(budgets), budget=chat_budget(budgets, layout))
 
 
 def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]) -> dict[str, int]:
