@@ -207,22 +207,24 @@ def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
     from pipeline.training.examples import encode_documents, owners_of
-    from pipeline.training.tracking import ValidationF1, start_tracking, stop_tracking
+    from pipeline.training.tracking import start_tracking, stop_tracking
     from pipeline.training.train import train_adapter
+    from pipeline.training.validation_f1 import choose_articles, f1_score
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
     budgets = run.manifest["max_new_tokens"]
-    tracked = start_tracking(run)
-    callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if tracked else []
+    articles = choose_articles(split["validation"], settings)
+    score = f1_score(settings, tokenizer, articles, budgets) if articles else None
+    tracked, callbacks = start_tracking(run), []
     if settings.publish.checkpoints:
         from pipeline.training.checkpoint_uploads import CheckpointUploads
 
         callbacks.append(CheckpointUploads(run))
     model = load_model(settings, trainable=True)
     owners = owners_of(split["train"], settings.train.layout)
-    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks, owners)
+    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks, owners, score)
     if tracked:
         stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)

@@ -104,6 +104,8 @@ def estimate_seconds(settings: Settings, model: Architecture, device: Device, le
     if settings.eval.base_model:  # it may not know when to stop
         chats.append(lengths.test)
         answers += len(lengths.test.read) * lengths.budget
+    # F1 while training: times that all of validation would be answered
+    times = train.evaluations * min(1.0, train.eval_f1_articles / max(1, len(set(lengths.validation.owners))))
 
     def span(trained: float, known: float, answered: float) -> Range:
         least, most = (
@@ -114,5 +116,9 @@ def estimate_seconds(settings: Settings, model: Architecture, device: Device, le
 
     return {
         "training": span(seen * lengths.mean, train.evaluations * sum(lengths.validation.whole), 0),
-        "answering": span(0, sum(sum(one.read) for one in chats), answers),
+        "answering": span(
+            0,
+            sum(sum(one.read) for one in chats) + times * sum(lengths.validation.read),
+            answers + times * sum(lengths.validation.answered),
+        ),
     }

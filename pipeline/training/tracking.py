@@ -1,5 +1,5 @@
-"""Weights & Biases, when this machine is logged in or on request offline: losses while training, validation F1 by generating
-after each epoch, and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes.
+"""Weights & Biases, when this machine is logged in or on request offline: losses and validation F1 while training,
+and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes.
 """
 
 from __future__ import annotations
@@ -7,21 +7,8 @@ from __future__ import annotations
 import netrc
 import os
 import secrets
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 
-from transformers import TrainerCallback
-
-from data.files import read_jsonl
-from data.schema import TASKS, Document
-from eval.engines.huggingface import ask_model
-from eval.scoring.parse import parse_completions
-from eval.scoring.score import score_predictions
-from pipeline.config import Settings
 from pipeline.run_folder import RunFolder
-
-MONITORED = 16  # validation documents that are answered after each epoch
 
 
 def uses_wandb(report_to: str) -> bool:
@@ -50,33 +37,6 @@ def start_tracking(run: RunFolder) -> bool:
     if run.settings.train.report_to == "offline":
         os.environ["WANDB_MODE"] = "offline"
     return True
-
-
-class ValidationF1(TrainerCallback):
-    """After each epoch, answers to a fixed few validation documents: F1 says what the loss does not."""
-
-    def __init__(self, settings: Settings, tokenizer, documents: Sequence[Document], budgets: dict[str, int]):
-        self.settings, self.tokenizer, self.documents, self.budgets = settings, tokenizer, documents[:MONITORED], budgets
-
-    def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        import wandb
-
-        settings = self.settings
-        with tempfile.TemporaryDirectory() as folder:
-            path = ask_model(
-                model,
-                self.tokenizer,
-                self.documents,
-                Path(folder) / "completions.jsonl",
-                layout=settings.train.layout,
-                max_new_tokens=settings.eval.max_new_tokens or self.budgets,
-                batch_tokens=settings.eval.batch_tokens,
-                progress=False,
-            )
-            scores = score_predictions(self.documents, parse_completions(row for _, row in read_jsonl(path)))["tasks"]
-        wandb.log({f"validation/f1_{task}": scores[task]["f1"] for task in TASKS} | {"train/global_step": state.global_step})
 
 
 def stop_tracking() -> None:

@@ -185,6 +185,7 @@ def test_every_part_of_the_job_is_billed():
         {"eval__splits": ("test",)},
         {"export__gguf": ("q8_0",)},
         {"export__gguf": ()},
+        {"train__eval_f1_articles": 0},
     ):
         assert seconds(**{"export__gguf": ("q8_0", "f16")} | less)["answering"] < whole["answering"], less
     assert seconds(train__evaluations=60)["training"] > whole["training"]

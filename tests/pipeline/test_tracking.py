@@ -35,5 +35,5 @@ def test_an_offline_run_keeps_losses_answers_scores_and_report(tmp_path):
     done = subprocess.run(medner, stdin=subprocess.DEVNULL, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     kept = b"".join(path.read_bytes() for path in (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    for key in (b"train/loss", b"validation/f1_chemicals", b"test/scores", b"test/f1_relations", b"report.html"):
+    for key in (b"train/loss", b"eval/f1_chemicals", b"test/scores", b"test/f1_relations", b"report.html"):
         assert key in kept, key
