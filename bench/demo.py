@@ -1,7 +1,7 @@
 """What the demo reaches with other seeds and thread counts:  python -m bench.demo [--seeds 42 1 2 3 4] [--threads 1]
 
-Runs tests/pipeline/test_demo.py once a seed (of the split and of training), so that what is tested on trained weights is seen to
-hold for each, and reads the run that it tested. Adds to bench/results/demo-seeds.json, and prints all that stands there.
+Runs tests/pipeline/test_demo.py once a seed (of the split and of training), so that what is tested on trained weights is
+seen to hold for each, and reads the run that it tested. Adds to bench/results/demo-seeds.json, and prints what stands there.
 Figures are fractions, on the test articles of that seed's split; times are the machine's while it did what else it did.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -112,6 +113,20 @@ def _parse_object(line: str, where: str) -> JsonObject:
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
     return row
+
+
+def require_writable(path: Path) -> None:
+    """Raises InputError where no file or folder can be made at `path`, tried on the nearest folder that is there."""
+    try:
+        path.exists()  # a name that is too long for the file system
+        folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+        blocked = next((part for part in path.absolute().parents if part.exists() and not part.is_dir()), None)
+        if blocked:
+            raise InputError(f"{path}: {blocked} is a file; choose a folder that can be written")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -2,7 +2,7 @@
 
 Per document and task, sets of items are compared after the same normalisation on both sides (`data.text.normalise`). Every
 predicted item that is not gold is a false positive, every gold item not predicted a false negative; a malformed answer predicts
-nothing. Figures are fractions; 0/0 is 0, with the support shown.
+what stands before its first foreign line. Figures are fractions; 0/0 is 0, with the support shown.
 """
 
 from __future__ import annotations

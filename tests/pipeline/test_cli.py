@@ -17,6 +17,7 @@ from articles import invent
 from data.files import write_jsonl, write_text
 from data.prompts import render_prompt
 from data.readers.rows import document_rows
+from data.schema import InputError
 from pipeline.cli import main
 from pipeline.run_folder import open_run
 
@@ -157,8 +158,31 @@ def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_2(corpus, capsy
     assert main(below_a_file) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith(f"medner data convert: {corpus}") and "choose a folder" in err and err.count("\n") == 1
-    with pytest.raises(OSError):
+    with pytest.raises(InputError):
         main([*below_a_file, "--debug"])
+
+
+WRITERS = [
+    "run --preset tiny --data {corpus} --out {place}",
+    "train --preset tiny --data {corpus} --out {place}",
+    "data convert {corpus} {place} --to instruct",
+    "data fetch bc5cdr --from {corpus} --out {place}",
+    "evaluate --model {corpus} --data {corpus} --out {place}",
+    "extract text --model {corpus} --out {place}.jsonl",
+    "serve --model {corpus} --export-space {place}",
+]
+NO_PLACES = ["{folder}/corpus.jsonl/below", "{folder}/" + 300 * "x", *["/proc/x"] * Path("/proc/self").exists()]
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_what_cannot_be_written_is_told_by_every_command_before_it_works(corpus, tmp_path, capsys, command, place):
+    place = place.format(folder=tmp_path)
+    before = files_of(tmp_path)
+    assert main(command.format(corpus=corpus, place=place).split()) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith(f"medner {name_of(command)}: {place}") and "choose a folder that can be written" in err
+    assert err.count("\n") == 1 and files_of(tmp_path) == before
 
 
 @pytest.mark.slow
@@ -220,7 +244,9 @@ def test_a_command_that_is_none_is_exit_code_2(arguments):
 
 
 def name_of(command):
-    return command.partition(" -")[0].partition(" {")[0]
+    """The command's whole name: "data fetch" of "data fetch bc5cdr --out x"."""
+    words = command.split()
+    return " ".join(words[: 2 if words[0] == "data" else 1])
 
 
 def test_settings_prints_every_setting_with_its_type_default_and_meaning(capsys):

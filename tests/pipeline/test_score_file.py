@@ -106,3 +106,28 @@ def test_what_gold_does_not_ask_is_said(tmp_path, capsys):
 
 def test_the_official_rules_take_no_allowance(gold, capsys):
     assert main(["score", str(gold), str(gold), "--official", "--allow-missing"]) == 2
+
+
+def completion(document: Document, task: str, text: str) -> dict:
+    return {"document": document.id, "task": task, "completion": text, "finish": "stop"}
+
+
+def test_completions_are_read_both_ways_and_lists_are_not(gold, tmp_path, capsys):
+    """A chat model that numbers its list has answered; strictly it has not, and both figures are given."""
+    written = {"chemicals": "Here they are:\n1. **Zol**", "diseases": "- gout", "relations": "- Zol | gout"}
+    path = predicted(tmp_path, [completion(d, task, text) for d in DOCUMENTS for task, text in written.items()])
+    found = score(capsys, gold, path)["readings"]
+    assert found["compared"] == "strict" and found["lenient"]["rates"]["repaired"] == pytest.approx(1 / 3)
+    assert [found[name]["tasks"]["chemicals"]["f1"] for name in ("strict", "lenient")] == [0, 1]
+    assert main(["score", str(gold), str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "Two readings of the answers" in shown and "in 33.3 % of answers" in " ".join(shown.split())
+    assert "readings" not in score(capsys, gold, predicted(tmp_path, [row(d, task) for d in DOCUMENTS for task in TASKS]))
+
+
+def test_both_readings_leave_out_what_is_not_scored_and_count_what_is_missing(gold, tmp_path, capsys):
+    path = predicted(tmp_path, [completion(DOCUMENTS[0], "chemicals", "1. Zol")])
+    found = score(capsys, gold, path, "--allow-missing")["readings"]
+    for name, right in (("strict", 0), ("lenient", 1)):
+        assert list(found[name]["tasks"]) == ["chemicals"] and found[name]["rates"]["missing"] == 0.75
+        assert found[name]["tasks"]["chemicals"]["tp"] == right
