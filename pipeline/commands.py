@@ -35,9 +35,9 @@ def run_command(options: argparse.Namespace) -> Outcome:
         if options.repo or settings.publish.repo:
             check_name(options.repo or settings.publish.repo, settings.model.name)
     result, text, code = do_job(options, until=None)
-    if options.push and code and not options.force:
-        hint = f"not pushed: an export failed its parity check; push it all the same: {push_anyway(options)}"
-        return result, f"{text}\n{hint}", code
+    if options.push and set(verdicts(result)) - {"passed"} and not options.force:
+        hint = f"not pushed: an export did not pass its parity check; push it all the same: {push_anyway(options)}"
+        return result, f"{text}\n{hint}", 1
     if not options.push:
         return result, text, code
     options.run = options.out
@@ -65,9 +65,14 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
         explicit["publish.repo"] = options.repo  # checkpoints go there while training goes on
     run = run_job(options.out, explicit, fresh=options.fresh, until=until, confirmed=options.yes)
     summary = summarise(run)
-    # A file that too few documents could judge is said to be so, and held back by push; it does not fail the whole job.
+    # An undecided file is said to be so, and push holds it back; it does not make the whole job one that failed.
+    return summary, render_run(summary), int("failed" in verdicts(summary))
+
+
+def verdicts(summary: dict) -> list[str]:
+    """Of the parity check, on each exported model."""
     exported = summary["stages"].get("export", {}).get("parity", {}).values()
-    return summary, render_run(summary), int(any(one.get("lossy", not one["passed"]) for one in exported))
+    return [one.get("verdict", "passed" if one["passed"] else "failed") for one in exported]
 
 
 def settings_command(options: argparse.Namespace) -> Outcome:

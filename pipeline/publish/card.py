@@ -201,7 +201,7 @@ def render_parity(parity: Mapping | None) -> str:
     for name, facts in parity["models"].items():
         changes = [_change(facts["tasks"].get(task)) for task in TASKS]
         prompts = f"{facts['identical_prompts']} of {facts['prompts']}" if "prompts" in facts else ""
-        passed = "yes" if facts["passed"] else "NO"
+        passed = "yes" if facts["passed"] else "undecided" if facts.get("verdict") == "undecided" else "NO"
         rows.append((name, *changes, percent(facts["exact_completions"]), prompts, passed))
     return (
         f"On {parity['documents']} validation articles each file answered what the adapter was asked. Change of F1 in points "

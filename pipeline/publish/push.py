@@ -106,7 +106,7 @@ def _require(path: Path) -> Path:
 
 
 def require_parity(run: Path, uploads: Sequence[Upload]) -> None:
-    """Refuse a GGUF file, or a merged model, that was found to answer worse than the adapter, or a GGUF nobody compared."""
+    """Refuse a GGUF file, or a merged model, that was not shown to answer as the adapter does, or a GGUF nobody compared."""
     path = run / "export" / "parity.json"
     models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
     names = [one.path for one in uploads if one.path.endswith(".gguf")]
@@ -118,7 +118,7 @@ def require_parity(run: Path, uploads: Sequence[Upload]) -> None:
     merged = ["merged"] if any(one.path.startswith("merged/") for one in uploads) else []
     failed = [name for name in [*names, *merged] if name in models and not models[name]["passed"]]
     if failed:
-        raise InputError(f"{failed[0]} answers otherwise than the adapter: see {path}. Push it all the same with --force.")
+        raise InputError(f"{failed[0]} is not shown to answer as the adapter: see {path}. Push it all the same with --force.")
 
 
 def check_name(repo: str, base: str) -> None:
