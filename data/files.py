@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -129,14 +130,27 @@ def require_writable(path: Path) -> None:
         raise InputError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[TextIO]:
+    """A text file to write to, which gets the name `path` once it is whole; the OSError of a full disk is told that name."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write all of `text` under its final name or nothing at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    return path
+    with writing(path) as file:
+        file.write(text)
+    return Path(path)
 
 
 def write_json(path: str | Path, value: object) -> Path:
@@ -145,10 +159,6 @@ def write_json(path: str | Path, value: object) -> Path:
 
 def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> Path:
     """Write one JSON object a line, one in memory at a time; all of them under the final name or none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with writing(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    part.replace(path)
-    return path
+    return Path(path)

@@ -26,6 +26,7 @@ from pipeline.variant import require_budgets, run_variant
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CHECKPOINTS = 4  # on the disk at once, with the adapter itself: the last two, the best, and the one being written
 ASKED_ABOVE = 4 * 3600  # seconds of training without a GPU that nobody begins by accident
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
@@ -159,6 +160,7 @@ def prepare_data(run: RunFolder) -> dict:
 
 def plan_run(run: RunFolder) -> dict:
     """Settle what was left to the device and the data: precision, batch, lengths, answer budgets. Nothing is loaded yet."""
+    from pipeline.export.whole_files import require_space
     from pipeline.model import load_tokenizer, model_path
     from pipeline.plan.architectures import find_architecture
     from pipeline.plan.decide import make_plan
@@ -174,6 +176,7 @@ def plan_run(run: RunFolder) -> dict:
     require_budgets(lengths.budgets, [*split["validation"], *split["test"]])
     add_token_counts(run, split, tokenizer)
     plan = make_plan(settings, architecture, detect_device(), lengths)
+    require_space(run.path, CHECKPOINTS * plan.memory["adapter"], "Training, with its checkpoints,")
     check_training(plan.settings, len(lengths.train.whole), bool(lengths.validation.whole), run.path)
     run.settings = plan.settings
     write_settings(run.settings, run.path / "config.yaml")

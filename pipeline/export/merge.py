@@ -32,7 +32,7 @@ def merge_adapter(base: str | Path, adapter: Path, out: Path, revision: str | No
 
     `revision`: of a base on the Hub.
     A finished merge of the same two is kept as it is. Raises InputError for a base or an adapter that cannot be merged so,
-    RuntimeError where the disk has no room.
+    and where the disk has no room.
     """
     settings = read_adapter_settings(adapter)
     base = find_base(base, revision)

@@ -32,8 +32,8 @@ ROWS = 4096  # quantised at a time by one thread
 def quantise_gguf(source: Path, out: Path, quant: KQuant) -> Path:
     """Write the f16 or bf16 file `source` as the K-quant `out`.
 
-    Raises InputError where there is no quantiser or the model's rows do not divide into blocks of 256, RuntimeError where the
-    quantiser fails, the disk is full, or the result holds no K-quant tensors.
+    Raises InputError where there is no quantiser, the model's rows do not divide into blocks of 256, or the disk is full;
+    RuntimeError where the quantiser fails, or the result holds no K-quant tensors.
     """
     if quant not in MOSTLY:
         raise InputError(f"quant {quant!r} is no K-quant: {', '.join(MOSTLY)}.")
