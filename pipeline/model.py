@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
-from pipeline.base_model import SMOLLM2, model_path, read_local_only, read_origin
+from pipeline.base_model import SMOLLM2, model_path, read_origin
 from pipeline.config import PROJECTIONS, Settings
+from pipeline.hub_reach import read_local_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -65,7 +65,7 @@ def _download_base(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    from pipeline.base_model import read_local_only
+    from pipeline.hub_reach import read_local_only
 
     try:
         wanted = ["config.json", "generation_config.json", "*.safetensors", "model.safetensors.index.json"]

@@ -68,7 +68,7 @@ def find_model(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    from pipeline.base_model import read_local_only
+    from pipeline.hub_reach import read_local_only
 
     try:
         wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]

@@ -82,7 +82,7 @@ def find_architecture(name: str, revision: str | None = None) -> Architecture:
         raise InputError(f"model.name={name}: no config.json there; give a Hub id (owner/name) or a model's folder")
     from huggingface_hub import hf_hub_download
 
-    from pipeline.base_model import read_local_only
+    from pipeline.hub_reach import read_local_only
 
     try:
         return read_architecture(

@@ -142,18 +142,17 @@ def usable(device: Device) -> int:
 
 
 def describe_misfit(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> str:
-    """What the least demanding candidate needs, and what was set that may be in its way, else a smaller model."""
+    """What the least demanding candidate needs, and what was set that may be in its way."""
     *_, last = candidates(settings, model, device, lengths)
     needs = {name: f"{size / GiB:.1f}" for name, size in estimate_memory(last, model, device, lengths).items()}
     thrifty = {"model.load_in_4bit": True, "train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1}
     thrifty |= {"train.gradient_accumulation_steps": None, "eval.batch_tokens": None, "model.dtype": None}
     given = flatten(settings)
     freed = [name for name, value in thrifty.items() if given[name] not in (None, value)]
-    fits = freed and choose(apply_settings(dict.fromkeys(freed), settings), model, device, lengths)
     return (
         f"model.name={model.name} needs about {needs['peak']} GiB (weights {needs['weights']}; training {needs['training']} "
         f"or evaluation {needs['evaluation']} in all); {device.name} has {usable(device) / GiB:.1f} usable\n"
-        + (f"leave out {', '.join(freed)}" if fits else "take a smaller model, or the longest articles out")
+        f"{'leave out ' * bool(freed)}{', '.join(freed)}{', or ' * bool(freed)}take a smaller model, or the longest articles out"
     )
 
 

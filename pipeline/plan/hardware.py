@@ -75,11 +75,10 @@ def count_cores() -> float:
 
 
 def cpu_memory() -> int:
-    """Bytes of memory, or of the container's limit where that is lower (control groups, version 2 and 1)."""
-    sysconf = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if sysconf else []
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        limits += [int(word) for word in read_words(file) if word.isdigit()]
+    """Bytes of memory, or of the container's limit where that is lower."""
+    limits = [int(word) for word in read_words("/sys/fs/cgroup/memory.max") if word.isdigit()]
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=8 * GiB)
 
 
