@@ -148,11 +148,11 @@ def describe_misfit(settings: Settings, model: Architecture, device: Device, len
     thrifty = {"model.load_in_4bit": True, "train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1}
     thrifty |= {"train.gradient_accumulation_steps": None, "eval.batch_tokens": None, "model.dtype": None}
     given = flatten(settings)
-    freed = [name for name, value in thrifty.items() if given[name] not in (None, value)]
+    freed = ", ".join(name for name, value in thrifty.items() if given[name] not in (None, value))
     return (
         f"model.name={model.name} needs about {needs['peak']} GiB (weights {needs['weights']}; training {needs['training']} "
         f"or evaluation {needs['evaluation']} in all); {device.name} has {usable(device) / GiB:.1f} usable\n"
-        f"{'leave out ' * bool(freed)}{', '.join(freed)}{', or ' * bool(freed)}take a smaller model, or the longest articles out"
+        f"{freed and f'leave out {freed}, or '}take a smaller model, or the longest articles out"
     )
 
 
