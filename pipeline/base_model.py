@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.files import write_json
 from data.schema import InputError
+from eval.engines.gguf_metadata import read_metadata
 
 if TYPE_CHECKING:
     import numpy
@@ -91,14 +92,11 @@ def convert_from_gguf(path: Path, digest: str, out: Path) -> None:
     from safetensors.numpy import save_file
 
     from pipeline.export.gguf_tokenizer import make_tokenizer
-    from pipeline.weights import check_gguf
 
-    check_gguf(path)
-    reader = GGUFReader(path)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
+    fields = read_metadata(path).fields
     if fields.get("general.architecture") != "llama":
         raise InputError(f"{path}: architecture {fields.get('general.architecture')!r}; only Llama's can be trained from GGUF")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     config = make_config(fields, tensors, path)
     weights = {}
     for name, tensor in tensors.items():

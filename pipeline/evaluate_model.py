@@ -20,6 +20,7 @@ from data.schema import Document
 from data.split import read_split_folder
 from eval.chats import Chat
 from eval.completions import write_completions
+from eval.engines.gguf_metadata import read_metadata
 from eval.report.page import describe_provenance
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
@@ -29,7 +30,7 @@ from pipeline.extract.open_model import adapter_of, find_asked, find_model, is_r
 from pipeline.run_folder import hash_files
 from pipeline.summary import render_metrics
 from pipeline.variant import ADDRESS, ask_served_name, describe_folder, require_budgets
-from pipeline.weights import check_gguf, hash_file
+from pipeline.weights import hash_file
 
 Outcome = tuple[dict, str, int]
 BATCH_TOKENS = 16_384
@@ -122,7 +123,7 @@ def describe_candidate(candidate: Candidate, folder: Path | None) -> dict:
         address = candidate.model.rstrip("/")
         return {"engine": candidate.engine or "openai", "model": address, "served": ask_served_name(address), **kept}
     if folder.is_file():
-        check_gguf(folder)
+        read_metadata(folder)  # refuses a broken one
         return {"engine": "llama.cpp", "model": folder.name, "sha256": hash_file(folder), **kept}
     engine = candidate.engine or "transformers"
     described = describe_folder(str(adapter_of(folder)))

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal
 from data.schema import TASKS, Document, InputError
 from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
+from eval.engines.gguf_metadata import read_metadata
 from pipeline.config import Settings
 from pipeline.run_folder import RunFolder
-from pipeline.weights import check_gguf, hash_file, hash_folder, hash_own_adapter
+from pipeline.weights import hash_file, hash_folder, hash_own_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -128,7 +129,7 @@ def describe_source(run: RunFolder, variant: Variant) -> dict:
     if variant.engine == "openai":
         raise InputError(f"--model {model}: the openai engine takes a server's address, such as http://localhost:8000/v1")
     if variant.engine == "llama.cpp":
-        check_gguf(Path(model))
+        read_metadata(Path(model))  # refuses a broken one
         return {"model": Path(model).name, "sha256": hash_file(Path(model))}
     return describe_folder(model)
 

@@ -24,6 +24,7 @@ from data.schema import TASKS, Document, InputError
 from eval.chat_template import read_template
 from eval.chats import Engine, plan_chats
 from eval.completions import PROVENANCE, write_completions
+from eval.engines.gguf_metadata import read_metadata
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import count_documents
 from pipeline.export.gate import judge_counts, least_equal, overall_power
@@ -175,9 +176,9 @@ def _open_gguf(address: str, tokenizer: Path, grounded: bool) -> Engine:
 
 def describe_gguf(path: Path) -> dict[str, str]:
     """The file's hash, by which `push` knows it again, and the type of its weights."""
-    from gguf import GGUFReader, LlamaFileType
+    from gguf import LlamaFileType
 
-    kind = LlamaFileType(GGUFReader(path).fields["general.file_type"].contents())
+    kind = LlamaFileType(read_metadata(path).fields["general.file_type"])
     return {"sha256": hash_file(path), "quant": kind.name.removeprefix("MOSTLY_")}
 
 

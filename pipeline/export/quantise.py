@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data.schema import InputError
+from eval.engines.gguf_metadata import read_metadata
 from pipeline.export.whole_files import require_space, whole_file
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def convert_with_checkout(checkout: Path, model: Path, out: Path, quant: Literal
 
 def refuse_odd_rows(source: Path) -> None:
     """llama.cpp quietly falls back to other types for such rows; a file named q4_k_m then holds no such tensor."""
-    from gguf import GGUFReader
-
-    for tensor in GGUFReader(source).tensors:
+    for tensor in read_metadata(source).tensors:
         if len(tensor.shape) > 1 and tensor.shape[0] % BLOCK:
             raise InputError(
                 f"{source}: rows of {tensor.name} hold {tensor.shape[0]} weights, no multiple of {BLOCK}: "
@@ -74,9 +73,9 @@ def refuse_odd_rows(source: Path) -> None:
 
 def require_k_quants(path: Path, quant: KQuant) -> None:
     """Raises RuntimeError unless most of the file's matrices are of the type its name promises."""
-    from gguf import GGUFReader
+    from gguf import GGMLQuantizationType
 
-    types = [tensor.tensor_type.name for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1]
+    types = [GGMLQuantizationType(tensor.type).name for tensor in read_metadata(path).tensors if len(tensor.shape) > 1]
     if 2 * types.count(MOSTLY[quant]) < len(types) or any(not kind.endswith("_K") for kind in types):
         raise RuntimeError(f"The quantiser wrote no {quant}: the file's matrices are of type {', '.join(sorted(set(types)))}.")
 
