@@ -23,7 +23,7 @@ VERSIONS = (2, 3)
 
 @dataclass(frozen=True)
 class Tensor:
-    """`shape` as the file has it, the length of a row first; `type` is a `GGMLQuantizationType`; `offset`: bytes after `data`."""
+    """`shape` with the length of a row first; `type`: a `GGMLQuantizationType`; `offset`: bytes after where tensors begin."""
 
     name: str
     shape: tuple[int, ...]

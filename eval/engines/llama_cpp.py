@@ -1,8 +1,8 @@
 """The llama.cpp engine: a GGUF file served from this process, or a llama-server elsewhere by its URL.
 
 The model's own chat template and tokenizer make the prompt ids, cut into turns as for transformers. Ids are sent, never
-text, and the generated ones are sent back in the next turn, so that the server finds all of them in its cache. A server of this
-process gives the same answer and the same probabilities whatever was asked before or beside it: each chat has a slot of its own.
+text, and the generated ones are sent back in the next turn, so that the server finds all of them in its cache. Each chat
+has a slot to itself, so that a server of this process answers alike whatever was asked before or beside it.
 """
 
 from __future__ import annotations

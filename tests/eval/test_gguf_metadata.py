@@ -1,4 +1,4 @@
-"""GGUF files' own words: the same as the `gguf` package reads, quickly with a large vocabulary, and a broken file is refused."""
+"""What a GGUF file says: as the `gguf` package reads it, quickly with a large vocabulary; a broken file is refused."""
 
 from __future__ import annotations
 
