@@ -77,7 +77,8 @@ def run_recipe(
     recipe: Recipe, plan: Plan, train: Sequence[Document], test: Sequence[Document], folder: Path, *, epochs: float = 1
 ) -> dict:
     """Train by `recipe` on `train` and, where there are `test` documents, score the adapter on them. Figures for the table."""
-    from pipeline.model import load_tokenizer, load_with_transformers, load_with_unsloth, model_path, prepare_engine
+    from pipeline.model import load_tokenizer, load_with_transformers, model_path, prepare_engine
+    from pipeline.unsloth_model import load_with_unsloth
 
     engine = recipe.engine or plan.hardware.engine
     if engine == "unsloth":

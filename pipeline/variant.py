@@ -125,13 +125,9 @@ def describe_source(run: RunFolder, variant: Variant) -> dict:
     if model.startswith(ADDRESS):
         if variant.engine in ("transformers", "vllm"):
             raise InputError(f"--model {model}: the {variant.engine} engine takes no address; use --engine openai or llama.cpp")
-        return {"model": model.rstrip("/"), "served": ask_served_name(model)}
-    if variant.engine == "openai":
+    elif variant.engine == "openai":
         raise InputError(f"--model {model}: the openai engine takes a server's address, such as http://localhost:8000/v1")
-    if variant.engine == "llama.cpp":
-        read_metadata(Path(model))  # refuses a broken one
-        return {"model": Path(model).name, "sha256": hash_file(Path(model))}
-    return describe_folder(model)
+    return describe_model(model, variant.engine)
 
 
 def describe_own(run: RunFolder, variant: Variant) -> dict:
@@ -143,6 +139,19 @@ def describe_own(run: RunFolder, variant: Variant) -> dict:
     source = {"model": model.name, "revision": model.revision, "load_in_4bit": model.load_in_4bit, "dtype": model.dtype}
     weights = {"base_sha256": hash_folder(path)} if path.is_dir() else {}
     return {**source, **weights, "adapter_sha256": None if variant.untuned else hash_own_adapter(run)}
+
+
+def describe_model(model: str, engine: str) -> dict:
+    """{"model", "served"} of a server's address, or {"model", "sha256"} of files that `engine` reads; a Hub id as it stands.
+
+    Raises InputError where the server cannot be reached, or the files are missing or broken.
+    """
+    if model.startswith(ADDRESS):
+        return {"model": model.rstrip("/"), "served": ask_served_name(model)}
+    if engine == "llama.cpp":
+        read_metadata(Path(model))  # refuses a broken one
+        return {"model": Path(model).name, "sha256": hash_file(Path(model))}
+    return describe_folder(model)
 
 
 def describe_folder(model: str) -> dict:

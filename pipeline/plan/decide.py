@@ -16,11 +16,11 @@ from data.corpus import read_corpus
 from data.schema import InputError
 from data.split import split_documents
 from pipeline.config import Settings, apply_settings, flatten
-from pipeline.model import leaves_fused_path
 from pipeline.plan.architectures import Architecture, find_architecture
 from pipeline.plan.estimate import Range, estimate_disk, estimate_memory, estimate_seconds, position_bytes, weight_bytes
 from pipeline.plan.hardware import Device, GiB, detect_device, named_device
 from pipeline.plan.lengths import Lengths, estimate_lengths, refuse_long, usual_lengths
+from pipeline.unsloth_model import leaves_fused_path
 
 # None of these was measured on a GPU. The rest of the memory is for the allocator's fragments and the estimate's error.
 USABLE = {"cuda": 0.85, "cpu": 0.7}

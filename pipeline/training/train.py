@@ -41,8 +41,8 @@ def train_adapter(
     `owners`: the document id of each example of `train`, named where its loss is no number. `score`: figures of the model at
     each evaluation, beside its loss. Raises KeyboardInterrupt where a signal ended the training, after saving a checkpoint.
     """
+    from pipeline.training.callbacks import StopOnSignal
     from pipeline.training.checkpoints import last_checkpoint, require_finite
-    from pipeline.training.interruption import StopOnSignal
 
     wait_for_all()
     trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
@@ -185,8 +185,8 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
+    from pipeline.training.callbacks import TrainingBar
     from pipeline.training.checkpoints import Patience, SealedCheckpoints
-    from pipeline.training.progress import TrainingBar
 
     validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
     trainer = SFTTrainer(
