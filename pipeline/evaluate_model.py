@@ -20,7 +20,6 @@ from data.schema import Document
 from data.split import read_split_folder
 from eval.chats import Chat
 from eval.completions import write_completions
-from eval.engines.gguf_metadata import read_metadata
 from eval.report.page import describe_provenance
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
