@@ -83,7 +83,7 @@ def run_recipe(
     engine = recipe.engine or plan.hardware.engine
     if engine == "unsloth":
         prepare_engine(folder / "unsloth_compiled_cache")  # before transformers, which the next import brings
-    from pipeline.training.examples import encode_documents
+    from pipeline.training.loss_mask import encode_documents
 
     settings = recipe_settings(recipe, plan)
     settings = apply_settings({"train.num_train_epochs": epochs, "train.report_to": "none", "train.evaluations": 1}, settings)
@@ -240,7 +240,7 @@ def score_adapter(
     from eval.engines.huggingface import ask_model
     from eval.scoring.parse import parse_completions
     from eval.scoring.score import score_predictions
-    from pipeline.training.examples import answer_budgets
+    from pipeline.plan.lengths import answer_budgets
 
     if "unsloth" in sys.modules:
         from unsloth import FastLanguageModel

@@ -209,7 +209,7 @@ def evaluate_base(run: RunFolder) -> dict:
 def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
-    from pipeline.training.examples import encode_documents, owners_of
+    from pipeline.training.loss_mask import encode_documents, owners_of
     from pipeline.training.tracking import start_tracking, stop_tracking
     from pipeline.training.train import train_adapter
     from pipeline.training.validation_f1 import choose_articles, f1_score

@@ -8,9 +8,11 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.prompts import Layout
+from data.prompts import Layout, render_answer
 from data.schema import TASKS, Document, InputError
+from eval.chat_template import read_template
 from pipeline.config import Settings
+from pipeline.training.loss_mask import encode_documents, owners_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,8 +79,6 @@ def count_lengths(
     tokenizer: PreTrainedTokenizerBase, split: Mapping[str, Sequence[Document]], settings: Settings, share: float = 1.0
 ) -> Lengths:
     """Of the very examples that training reads. `split` may lack validation and test; `share`: the model's tokens for each."""
-    from pipeline.training.examples import answer_budgets, encode_documents, owners_of
-
     layout, chats = settings.train.layout, {}
     for name, documents in split.items():
         examples = encode_documents(tokenizer, documents, layout)
@@ -89,6 +89,16 @@ def count_lengths(
     found = answer_budgets(tokenizer, split["train"])
     budgets = {task: settings.eval.max_new_tokens or ceil(share * count) for task, count in found.items()}
     return Lengths(**chats, budgets=budgets, budget=chat_budget(budgets, layout))
+
+
+def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]) -> dict[str, int]:
+    """By task, tokens enough for the longest answer of train and a quarter more, its end token included."""
+    encode, budgets = read_template(tokenizer).encode, {}
+    for task in TASKS:
+        answers = [render_answer(document.gold(task)) for document in train if task in document.tasks]
+        if answers:
+            budgets[task] = ceil(1.25 * max(len(encode(answer)) for answer in answers)) + 8
+    return budgets
 
 
 def chat_budget(budgets: Mapping[str, int], layout: Layout) -> int:

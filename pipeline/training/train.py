@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from data.schema import InputError
 from pipeline.config import Settings
 from pipeline.training.distributed import count_processes, is_first_process, wait_for_all
-from pipeline.training.examples import Example
+from pipeline.training.loss_mask import Example
 from pipeline.training.validation_f1 import Score, score_at_evaluations
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from pipeline.export.parity import (
 )
 from pipeline.export.quantise import quantise_gguf
 from pipeline.publish.push import require_parity
-from pipeline.training.examples import encode_documents
+from pipeline.training.loss_mask import encode_documents
 
 NAMES = [("benzodiazepine", "nephropathy"), ("chlorophenol", "hepatitis"), ("lithium", "tremor"), ("α-methionine", "seizure")]
 TOKENS = 40

@@ -19,7 +19,7 @@ from data.schema import TASKS, Document, InputError, Mention, Relation
 from pipeline.config import apply_settings
 from pipeline.model import load_model, model_path
 from pipeline.training.checkpoints import last_checkpoint, seal
-from pipeline.training.examples import encode_documents
+from pipeline.training.loss_mask import encode_documents
 from pipeline.training.train import check_training, make_trainer, train_adapter
 
 LAYOUTS = ("separate", "conversation")

@@ -16,8 +16,8 @@ from eval.chats import Request, plan_chats
 from pipeline.base_model import TINY
 from pipeline.config import apply_settings
 from pipeline.model import load_tokenizer
-from pipeline.plan.lengths import count_lengths, refuse_long
-from pipeline.training.examples import answer_budgets, encode_documents, encode_messages
+from pipeline.plan.lengths import answer_budgets, count_lengths, refuse_long
+from pipeline.training.loss_mask import encode_documents, encode_messages
 
 LAYOUTS = ("separate", "conversation")
 DOCUMENTS = [

@@ -1,16 +1,15 @@
-"""Documents -> what TRL trains on: token ids and a mask that is 1 on the answers and their end token, 0 elsewhere.
+"""The loss mask: documents -> token ids and a mask, 1 on what is trained (the answers and their end tokens), 0 elsewhere.
 
-Both are made by `eval.chat_template`, from the very ids that generation reads.
+The ids are those that generation reads: `eval.chat_template` makes both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from typing import TYPE_CHECKING
 
-from data.prompts import Layout, conversations, render_answer
-from data.schema import TASKS, Document, InputError
+from data.prompts import Layout, conversations
+from data.schema import Document, InputError
 from eval.chat_template import ChatTemplate, read_template
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def encode_messages(template: ChatTemplate, messages: list[dict[str, str]], wher
     """
     prompts, answers = ([one["content"] for one in messages if one["role"] == role] for role in ("user", "assistant"))
     try:
-        ids, mask = template.masked_ids(prompts, answers)
+        ids, mask = masked_ids(template, prompts, answers)
     except InputError as error:
         raise InputError(f"document {where}: {error}") from None
     return {"input_ids": ids, "completion_mask": mask}
@@ -47,11 +46,17 @@ def owners_of(documents: Sequence[Document], layout: Layout) -> tuple[str, ...]:
     return tuple(document.id for document in documents for _ in conversations(document, layout))
 
 
-def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]) -> dict[str, int]:
-    """By task, tokens enough for the longest answer of train and a quarter more, its end token included."""
-    encode, budgets = read_template(tokenizer).encode, {}
-    for task in TASKS:
-        answers = [render_answer(document.gold(task)) for document in train if task in document.tasks]
-        if answers:
-            budgets[task] = ceil(1.25 * max(len(encode(answer)) for answer in answers)) + 8
-    return budgets
+def masked_ids(template: ChatTemplate, prompts: Sequence[str], answers: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The ids of a whole chat, up to its last end token, and its mask: 1 on answers and their end tokens, 0 elsewhere.
+
+    Raises InputError where a prompt's tokens change once an answer follows: generation would read others than training.
+    """
+    if len(template.turns) < 2:
+        raise InputError("its prompt's tokens change once an answer follows; no loss mask is right")
+    ids: list[int] = []
+    mask: list[int] = []
+    for number, (turn, answer) in enumerate(zip(template.prompt_ids(prompts), answers, strict=True)):
+        own = template.answer_ids(number, prompts, answer)
+        ids += [*turn, *own]
+        mask += [int(number > 0), *[0] * (len(turn) - 1), *[1] * len(own)]  # a later turn opens with the end token
+    return [*ids, template.end], [*mask, 1]
