@@ -47,6 +47,10 @@ def test_two_runs_are_compared_on_the_same_articles(runs, capsys):
     assert main(["compare", *map(str, runs), "--split", "validation"]) == 0
     shown = capsys.readouterr().out
     assert "right" in shown and "silent" in shown and "same 3 documents" in shown
+    assert "|" not in shown and "**" not in shown, "a table for a terminal, not Markdown's source"
+    words = " ".join(shown.split())
+    assert "3 articles: under 30, these intervals are too narrow" in words
+    assert "corrected: by Holm's method, since 5 rows are tested at once" in words
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,20 @@ def test_a_run_refuses_test_articles_longer_than_what_was_set(corpus, tmp_path, 
     assert "1 chats" in err and "longer than model.max_length=1000 tokens" in err and "--set model.max_length=" in err
 
 
+def test_only_what_will_run_is_billed(corpus, capsys):
+    asked = ("--preset", "tiny", "--gpu", "cpu", "--data", corpus, "--json")
+    told = json.loads(command(*asked, capsys=capsys)[1])["seconds"]
+    for less in ("eval.base_model=false", "eval.splits=test", "export.gguf="):
+        short = json.loads(command(*asked, "--set", less, capsys=capsys)[1])["seconds"]
+        assert short["answering"] < told["answering"] and short["total"][1] < told["total"][1], less
+
+
+@pytest.mark.parametrize("gpu", ["T4", "t4", "A100-80"])
+def test_a_gpu_is_known_in_any_letter_case(corpus, capsys, gpu):
+    code, out, err = command("--gpu", gpu, "--data", corpus, "--json", capsys=capsys)
+    assert code == 0 and json.loads(out)["device"]["name"] == gpu.lower() and not err
+
+
 def test_answers_are_given_a_budget_of_tokens(corpus, capsys):
     code, out, _ = command("--preset", "tiny", "--gpu", "t4", "--data", corpus, "--json", capsys=capsys)
     assert code == 0 and json.loads(out)["max_new_tokens"].keys() == set(TASKS)

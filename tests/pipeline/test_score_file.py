@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,54 @@ def test_both_readings_leave_out_what_is_not_scored_and_count_what_is_missing(go
     for name, right in (("strict", 0), ("lenient", 1)):
         assert list(found[name]["tasks"]) == ["chemicals"] and found[name]["rates"]["missing"] == 0.75
         assert found[name]["tasks"]["chemicals"]["tp"] == right
+
+
+# An untuned model's answers to "chemicals", as strict and lenient reading take them: items, or the fault.
+WRITTEN = [
+    ("- lithium\n- Li", ["lithium", "Li"], ["lithium", "Li"]),
+    ("-", "empty", "empty"),
+    ("**lithium**", "malformed", "malformed"),
+    ("- **lithium**", "malformed", ["lithium"]),
+    ("1. lithium\n2. `Li`", "malformed", ["lithium", "Li"]),
+    ("* lithium", ["lithium"], ["lithium"]),
+    ("Here they are:\n- lithium", "malformed", ["lithium"]),
+    ("```\n- lithium\n```", "malformed", ["lithium"]),
+    ("<think>Is it?</think>\n- lithium<|eot_id|>", "malformed", ["lithium"]),
+    ("- lithium\nThat is all.", ["lithium"], ["lithium"]),
+    ("- lithium\n-", ["lithium"], ["lithium"]),
+    ("None", "malformed", "empty"),
+    ("- None", "malformed", "empty"),
+    ("N/A", "malformed", "empty"),
+    ("[]", "malformed", "empty"),
+    ('["lithium"]', "malformed", "malformed"),
+    ("lithium, Li", "malformed", "malformed"),
+    ("No chemicals mentioned.", "malformed", "empty"),
+    ("The only chemical is lithium.", "malformed", "malformed"),
+    ("| lithium | Li |", "malformed", "malformed"),
+]
+
+
+@pytest.mark.parametrize(("text", "strict", "lenient"), WRITTEN)
+def test_an_answer_is_read_as_the_two_readings_are_documented(text, strict, lenient, tmp_path, capsys):
+    """Gold is what the reading is to find, so that F1 of 1 shows that it found that, and nothing else."""
+    for name, wanted in (("strict", strict), ("lenient", lenient)):
+        names = wanted if isinstance(wanted, list) else []
+        mentions = tuple(Mention(item, "Chemical") for item in names)
+        document = Document("d", "Of lithium, Li for short.", None, mentions, (), ("chemicals",))
+        (tmp_path / "gold.jsonl").write_text(render_rows([document]))
+        row = json.loads((tmp_path / "gold.jsonl").read_text()) | {"document": None, "completion": text}
+        found = score(capsys, tmp_path / "gold.jsonl", predicted(tmp_path, [row]))["readings"][name]
+        chemicals, rates = found["tasks"]["chemicals"], found["rates"]
+        assert (chemicals["tp"], chemicals["fp"], chemicals["fn"]) == (len(names), 0, 0)
+        assert rates["malformed"] == (wanted == "malformed") or names
+        assert rates["empty"] == (wanted == "empty")
+
+
+def test_texts_that_once_took_time_in_the_cube_of_their_length_are_scored(gold, tmp_path, capsys):
+    """At these lengths a cube, or a square, would not end within the hour."""
+    long = 100_000
+    texts = ["- chemical" + " " * long + "x", "- " + "(" * long + "a" + ")" * long, "- a" + "\u0323\u0301" * long, "\n" * long]
+    rows = [completion(d, "relations", text) for d, text in zip(DOCUMENTS, texts, strict=True)]
+    started = time.process_time()
+    score(capsys, gold, predicted(tmp_path, rows), "--allow-missing")
+    assert time.process_time() - started < 10
