@@ -150,7 +150,7 @@ def plan_recipe(
 
 
 def bounded_device(gpu: str | None) -> Device:
-    """The device at hand; or a named one, this GPU's allocations then being held to that one's memory."""
+    """The device at hand; or a named one, this GPU's allocations then being limited to that one's memory."""
     if not gpu:
         return detect_device()
     import torch

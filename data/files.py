@@ -24,14 +24,14 @@ def read_lines(path: str | Path, errors: str = "strict") -> Iterator[tuple[int, 
     """Each line of a UTF-8 file with its number, one line in memory at a time; CR, LF and CRLF all end a line.
 
     Raises InputError naming file and line: no such file, packed, empty but for white space, not UTF-8 (unless `errors` is
-    "replace"), or holding a NUL byte.
+    "replace"), or containing a NUL byte.
     """
     said = False
     with open_text(path, errors) as file:
         try:
             for number, line in enumerate(file, 1):
                 if "\0" in line:
-                    raise InputError(f"{path}:{number}: holds a NUL byte, as binary and UTF-16 files do; save it as UTF-8 text")
+                    raise InputError(f"{path}:{number}: contains a NUL byte, as in binary or UTF-16; save it as UTF-8 text")
                 said = said or bool(line.strip())
                 yield number, line.removesuffix("\n")
         except UnicodeDecodeError:
@@ -106,11 +106,11 @@ def _parse_object(line: str, where: str) -> JsonObject:
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
     except UnicodeEncodeError:
-        raise InputError(f"{where}: holds half of a surrogate pair, which is no character; take it out") from None
+        raise InputError(f"{where}: contains half of a surrogate pair, which is no character; take it out") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply to be read") from None
     except ValueError:
-        raise InputError(f"{where}: holds a number of thousands of digits") from None
+        raise InputError(f"{where}: contains a number of thousands of digits") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
     return row

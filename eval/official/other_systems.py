@@ -1,4 +1,4 @@
-"""Predictions of any system, read as answers for documents we hold gold for. Told apart by content:
+"""Predictions of any system, read as answers for documents that have gold here. Told apart by content:
 
     JSON Lines   instruct rows {"prompt", "completion"}, matched by article, or by "document" where the row has one;
                  our completions.jsonl {"document", "task", "completion"} and predictions.jsonl {"document", "task", "items"}
@@ -6,7 +6,7 @@
     CSV          document,task,item (a relation's item is `chemical | disease`) or document,task,chemical,disease
 
 A completion is read as our own models' are: strictly, or leniently where the caller says so. What stands for a document that
-we do not hold is refused: it would be scored against another test set.
+has no gold is refused: it would be scored against another test set.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_other_system(
 
 
 def holds_completions(path: str | Path) -> bool:
-    """Whether the file holds models' answers as they were written, which can be read in more than one way."""
+    """Whether the file has models' answers as they were written, which can be read in more than one way."""
     return reader_of(path) is _read_rows and "completion" in next(read_jsonl(path))[1]
 
 
@@ -87,7 +87,7 @@ def _read_rows(path: str | Path, documents: Sequence[Document], parse: Callable[
             if document is None:
                 raise InputError(f"{where}: the prompt's article is none of the {len(documents)} documents that are scored")
         if not isinstance(document, str) or not isinstance(task, str) or task not in TASKS:
-            raise InputError(f'{where}: expected "document" and "task" ({"|".join(TASKS)}), or a "prompt" that holds both')
+            raise InputError(f'{where}: expected "document" and "task" ({"|".join(TASKS)}), or a "prompt" that says both')
         if "items" in row:
             answer = _with_status(_items(row["items"], task, where), row.get("status"), where)
         else:

@@ -18,7 +18,7 @@ from data.schema import TASKS
 from eval.scoring.stats import f1_of
 
 MAY_LOSE = {"micro": 0.02} | dict.fromkeys(TASKS, 0.05)
-"""F1. A task has fewer items than all three, so less can be shown of it: 100 abstracts hold some 200 relations."""
+"""F1. A task has fewer items than all three, so less can be shown of it: 100 abstracts have some 200 relations."""
 # The share of answers equal letter by letter under which a file is another model, whatever its F1: as many bits, and fewer.
 LEAST_EQUAL, LEAST_EQUAL_LOSSY = 0.9, 0.7
 SAME_BITS = ("16-bit", "F32", "F16", "BF16", "Q8_0")

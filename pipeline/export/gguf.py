@@ -185,7 +185,7 @@ def _stored_tensors(tensors: Mapping, types: Mapping, config: dict) -> Iterator[
         if projection in heads:
             weight = _interleave(weight, heads[projection])
         if types[name] == GGMLQuantizationType.F16 and abs(weight).max() > 65504:
-            raise RuntimeError(f"{name} holds a value beyond f16's range (65504). Export bf16 instead of f16.")
+            raise RuntimeError(f"{name} has a value beyond f16's range (65504). Export bf16 instead of f16.")
         yield quants.quantize(weight, types[name])
 
 

@@ -177,7 +177,7 @@ def add_update(name: str, entry: dict, data: bytes, lora_b: torch.Tensor, lora_a
     weight = torch.frombuffer(merged, dtype=getattr(torch, DTYPES[entry["dtype"]])).view(rows, columns)
     weight.copy_(weight.float() + lora_b @ lora_a)
     if not torch.isfinite(weight).all():
-        raise RuntimeError(f"Merging {name} gives numbers that {DTYPES[entry['dtype']]} cannot hold: the adapter has diverged.")
+        raise RuntimeError(f"Merging {name} gives numbers beyond {DTYPES[entry['dtype']]}: the adapter has diverged.")
     return merged
 
 

@@ -213,7 +213,7 @@ def render_parity(parity: Mapping) -> str:
 
 
 def describe_power(facts: Mapping, documents: int) -> str:
-    """Whether so many documents can pass a good file and hold back a bad one, as such checks would go if repeated."""
+    """Whether so many documents can pass a good file and refuse a bad one, as such checks would go if repeated."""
     power = overall_power([facts["micro"], *facts["tasks"].values()])
     if power is None:
         return ""

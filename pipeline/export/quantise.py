@@ -1,7 +1,7 @@
 """K-quants by llama.cpp's own code, and other architectures by its own converter.
 
 Reads a 16-bit GGUF file and writes a smaller one: through a `llama-quantize` on PATH where there is one, else tensor by tensor
-through the quantiser inside the xllamacpp package, which needs no compiler. Both are checked to hold what was asked for.
+through the quantiser inside the xllamacpp package, which needs no compiler. Both are checked to be what was asked for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def quantise_gguf(source: Path, out: Path, quant: KQuant) -> Path:
     """Write the f16 or bf16 file `source` as the K-quant `out`.
 
     Raises InputError where there is no quantiser, the model's rows do not divide into blocks of 256, or the disk is full;
-    RuntimeError where the quantiser fails, or the result holds no K-quant tensors.
+    RuntimeError where the quantiser fails, or the result has no K-quant tensors.
     """
     if quant not in MOSTLY:
         raise InputError(f"quant {quant!r} is no K-quant: {', '.join(MOSTLY)}.")
@@ -62,11 +62,11 @@ def convert_with_checkout(checkout: Path, model: Path, out: Path, quant: Literal
 
 
 def refuse_odd_rows(source: Path) -> None:
-    """llama.cpp quietly falls back to other types for such rows; a file named q4_k_m then holds no such tensor."""
+    """llama.cpp quietly falls back to other types for such rows; a file named q4_k_m then has no such tensor."""
     for tensor in read_metadata(source).tensors:
         if len(tensor.shape) > 1 and tensor.shape[0] % BLOCK:
             raise InputError(
-                f"{source}: rows of {tensor.name} hold {tensor.shape[0]} weights, no multiple of {BLOCK}: "
+                f"{source}: rows of {tensor.name} have {tensor.shape[0]} weights, no multiple of {BLOCK}: "
                 "this model has no K-quants. Use q8_0."
             )
 

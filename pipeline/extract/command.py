@@ -139,7 +139,7 @@ def extract_sources(
 ) -> tuple[dict[str, Any], str, int]:
     """The command: its JSON object, its text for a terminal, its exit code. `settings`: those of `load_extractor`."""
     if settings["keep_unwritten"] and settings["grounded"]:
-        raise InputError("--keep-unwritten: only with --plain; grounded answers hold no name that is not in the text")
+        raise InputError("--keep-unwritten: only with --plain; grounded answers have no name that is not in the text")
     kind = choose_format(out, kind) if out else None
     texts = read_texts(sources, sys.stdin)
     first = next(texts)  # a path that is not there is told before a model is loaded

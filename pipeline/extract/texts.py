@@ -1,7 +1,7 @@
 """Whatever a user has to be read -> `Document`s without gold: a text, files, folders, standard input, PMIDs.
 
 A file's format is told by its ending and, for .txt, by its content: plain text, JSONL, CSV, TSV, Parquet, PubTator, BioC XML
-and BioC JSON. Gold that a file holds is left out: what is extracted is the model's.
+and BioC JSON. Gold in a file is left out: what is extracted is the model's.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
 
 
 def looks_like_pubtator(path: Path) -> bool:
-    """Whether a text file holds PubTator's `id|t|title` lines rather than plain text."""
+    """Whether a text file has PubTator's `id|t|title` lines rather than plain text."""
     try:
         return detect_format(path) == "pubtator"
     except InputError:

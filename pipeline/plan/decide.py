@@ -24,7 +24,7 @@ from pipeline.unsloth_model import leaves_fused_path
 
 # None of these was measured on a GPU. The rest of the memory is for the allocator's fragments and the estimate's error.
 USABLE = {"cuda": 0.85, "cpu": 0.7}
-ENOUGH = 2048  # tokens of a forward pass that keep a GPU's matrix units busy; a CPU's caches hold no more
+ENOUGH = 2048  # tokens of a forward pass that keep a GPU's matrix units busy; a CPU's caches take no more
 EVALUATION_ROWS = {"cuda": 256, "cpu": 32}
 # (4-bit, checkpointing), fastest first: what is quantised or computed again takes time.
 WAYS = {"cuda": ((False, False), (True, False), (True, True)), "cpu": ((False, False), (False, True))}

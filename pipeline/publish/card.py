@@ -1,7 +1,7 @@
 """The model card: a run's files told to a reader, and to the Hub's leaderboards as `model-index` metadata.
 
 Reads config.yaml, manifest.json, adapter/medner.json, data/audit.json, eval/test/metrics.json and export/parity.json of a run
-folder. What is not there is left out, or said to be missing; no figure is written that a file does not hold.
+folder. What is not there is left out, or said to be missing; no figure is written that is not in a file.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def render_training(facts: Facts) -> str:
         "- Loss on the answers only; the prompt is read, not learnt",
     ]
     if model.load_in_4bit:
-        lines.append("- Trained over the base in 4 bits (NF4); merged and GGUF files hold the 16-bit base and the adapter")
+        lines.append("- Trained over the base in 4 bits (NF4); merged and GGUF files are of the 16-bit base and the adapter")
     if "examples" in stage:
         lines.append(f"- {stage['examples']} examples, {stage.get('steps')} steps, best step {stage.get('best_step')}")
     hardware = facts.manifest.get("device")

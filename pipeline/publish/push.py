@@ -131,11 +131,11 @@ def check_name(repo: str, base: str) -> None:
 
 
 def prepare_repository(hub: Hub, folder: RunFolder, repo: str, *, private: bool, force: bool, then: str) -> None:
-    """Create the run's repository and record its name. Raises InputError for one that holds what this run did not send."""
+    """Create the run's repository and record its name. Raises InputError for one that has files which this run did not send."""
     files = list_files(hub, repo, then)
     others = [path for path in files or () if path not in KEPT_BY_THE_HUB]
     if others and folder.manifest.get("repo") != repo and not force:
-        raise InputError(f"{repo} already holds other files ({others[0]}). Choose another --repo, or --force to add to it.")
+        raise InputError(f"{repo} already has other files ({others[0]}). Choose another --repo, or --force to add to it.")
     if folder.manifest.get("repo") != repo:
         folder.record(repo=repo)
     create(hub, repo, private, then)

@@ -81,8 +81,8 @@ BAD = [
     ("a,b,c\n", ":1: neither instruct JSONL"),
     ("\ufeff", ": the file is empty"),
     (b"\x1f\x8b\x08\x00", ": is packed with gzip; unpack it first"),
-    (b"7|t|Z\x00l\n", ":1: holds a NUL byte"),
-    ('{"prompt": ' + "9" * 5000 + "}", ":1: holds a number of thousands of digits"),
+    (b"7|t|Z\x00l\n", ":1: contains a NUL byte"),
+    ('{"prompt": ' + "9" * 5000 + "}", ":1: contains a number of thousands of digits"),
     ('{"prompt": ' + "[" * 5000, ":1: JSON nested too deeply"),
 ]
 
@@ -111,9 +111,9 @@ def test_a_bad_corpus_is_one_line_with_its_place(tmp_path, capsys, command, cont
         ("--config none.yaml", "none.yaml: no such file"),
         ("--set model.name=./none", "model.name=./none: no config.json there"),
         ("--set model.name=none --fresh", "model.name=none: no config.json there"),
-        ("--set data.seed=3", "holds a run with data.seed=42, not 3"),
+        ("--set data.seed=3", "has a run with data.seed=42, not 3"),
         ("--set publish.repo=a/b/c", "must be USER/NAME"),
-        ("--data {other}", "holds a run on other data"),
+        ("--data {other}", "has a run on other data"),
         ("--data {folder}", "is a directory, expected a file"),
         ("--data {folder}/none --fresh", "no such file"),
         ("--set data.test={other}", "a given split needs data.train, data.validation and data.test"),

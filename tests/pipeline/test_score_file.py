@@ -82,10 +82,10 @@ def test_what_a_file_does_not_speak_of_is_not_scored_and_said(kept, lacking, gol
     assert metrics["micro"]["f1"] == metrics["macro"]["f1"] == 1
     assert main(["score", str(gold), str(tmp_path / "partial.txt")]) == 0
     text = capsys.readouterr().out
-    assert f"NOT SCORED: {lacking} are not scored, since the predictions file holds none; relations" in text
+    assert f"NOT SCORED: {lacking} are not scored, since the predictions file has none; relations" in text
     assert not any(line.startswith(("relations", lacking)) for line in text.splitlines())
     everything = score(capsys, tmp_path / "partial.txt", gold)
-    assert everything["not_scored"] == dict.fromkeys([lacking, "relations"], "the gold file holds none")
+    assert everything["not_scored"] == dict.fromkeys([lacking, "relations"], "the gold file has none")
 
 
 def test_an_answer_that_is_rightly_empty_is_no_fault(tmp_path, capsys):
