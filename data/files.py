@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -114,6 +115,12 @@ def _parse_object(line: str, where: str) -> JsonObject:
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
     return row
+
+
+def cache_folder() -> Path:
+    """Where what was fetched or converted is kept: $MEDNER_CACHE, or ~/.cache/medner."""
+    cache = os.environ.get("MEDNER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medner"
+    return Path(cache).expanduser()
 
 
 def require_writable(path: Path) -> None:

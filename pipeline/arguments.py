@@ -132,7 +132,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     files = "a text, files (txt, JSONL, CSV, TSV, Parquet, PubTator, BioC), folders, or - for standard input"
-    parser.add_argument("sources", nargs="+", metavar="TEXT|FILE|FOLDER|-", help=files)
+    parser.add_argument("sources", nargs="*", metavar="TEXT|FILE|FOLDER|-", help=files)
+    pmids = "articles of PubMed by number, or a file of numbers; fetched from NCBI and kept ($NCBI_API_KEY: faster)"
+    parser.add_argument("--pmid", nargs="+", action="extend", default=[], metavar="PMID|FILE", help=pmids)
     parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
     parser.add_argument("--engine", choices=ENGINES, help="default: what fits the model")
     parser.add_argument("--out", type=Path, help="a file (for brat, a folder); without it, the results are printed")

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.files import write_json
+from data.files import cache_folder, write_json
 from data.schema import InputError
 from eval.engines.gguf_metadata import read_metadata
 
@@ -71,8 +70,7 @@ def folder_of_gguf(path: Path) -> Path:
 
     state = path.stat()
     digest = _sha256(path, state.st_size, state.st_mtime_ns)
-    cache = os.environ.get("MEDNER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medner"
-    folder = Path(cache).expanduser() / f"{path.stem}-{digest[:12]}"
+    folder = cache_folder() / f"{path.stem}-{digest[:12]}"
     if not (folder / "origin.json").is_file():
         with whole_folder(folder) as partial:
             convert_from_gguf(path, digest, partial)

@@ -293,6 +293,7 @@ def extract_command(options: argparse.Namespace) -> Outcome:
     return extract_sources(
         options.sources,
         options.model,
+        pmids=options.pmid,
         out=options.out,
         kind=options.to,
         explain=options.explain,
