@@ -31,7 +31,7 @@ ROWS = 1_000_000
 WORDS = 60  # of an article
 TEMPLATE = 4_000
 LENGTH = 20_000
-# Runs the audit, and prints the most memory that it held, in KiB.
+# Runs the audit, and prints the most memory that it took, in KiB.
 AUDIT = (
     "import resource, sys; from pipeline.cli import main; code = main(['data', 'audit', sys.argv[1], '--json'])\n"
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
@@ -117,7 +117,7 @@ def main() -> None:
     device = {"device": f"cpu ({platform.machine()}), one core", "versions": {"python": platform.python_version()}}
     write_json(RESULTS, device | {"corpora": corpora, "texts": texts, "ratios": ratios})
     for name, own in corpora.items():
-        took = "not timed" if own["seconds"] is None else f"{own['seconds']:7.1f} s"  # kept from a run that others held up
+        took = "not timed" if own["seconds"] is None else f"{own['seconds']:7.1f} s"  # kept from a run that others slowed
         print(f"{name:32} {own['file_mb']:6,} MB  {took:>9}  {own['peak_gb']:5.2f} GB at most")
     for name, own in texts.items():
         print(f"{name:32} {own['seconds']:.4f} s, doubled {own['seconds_doubled']:.4f} s: {ratios[name]:.1f} times")

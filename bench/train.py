@@ -141,18 +141,16 @@ def run_one(options: argparse.Namespace, folder: Path) -> dict:
 def plan_recipe(
     options: argparse.Namespace, tokenizer: object, train: Sequence[Document], test: Sequence[Document], layout: Layout
 ) -> Plan:
-    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths
+    from pipeline.plan.lengths import count_lengths
 
-    split = {"train": train, "test": test}
-    encoded = {name: encode_documents(tokenizer, documents, layout) for name, documents in split.items()}
-    lengths = measure_lengths(encoded, split, answer_budgets(tokenizer, train), layout)
     batch = {"train.effective_batch_size": 4, "train.learning_rate": 3e-3} if options.tiny else {}
     settings = apply_settings({"model.name": options.model, "train.layout": layout} | batch)
+    lengths = count_lengths(tokenizer, {"train": train, "test": test}, settings)
     return make_plan(settings, find_architecture(options.model), bounded_device(options.gpu), lengths)
 
 
 def bounded_device(gpu: str | None) -> Device:
-    """The device at hand; or a named one, this GPU's allocations then being held to that one's memory."""
+    """The device at hand; or a named one, this GPU's allocations then being limited to that one's memory."""
     if not gpu:
         return detect_device()
     import torch

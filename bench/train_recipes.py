@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from data.prompts import Layout
 from data.schema import TASKS, Document
 from pipeline.config import Settings, apply_settings
+from pipeline.plan.architectures import Architecture
 from pipeline.plan.decide import Plan
+from pipeline.plan.lengths import Lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,12 +77,13 @@ def run_recipe(
     recipe: Recipe, plan: Plan, train: Sequence[Document], test: Sequence[Document], folder: Path, *, epochs: float = 1
 ) -> dict:
     """Train by `recipe` on `train` and, where there are `test` documents, score the adapter on them. Figures for the table."""
-    from pipeline.model import load_tokenizer, load_with_transformers, load_with_unsloth, model_path, prepare_engine
+    from pipeline.model import load_tokenizer, load_with_transformers, model_path, prepare_engine
+    from pipeline.unsloth_model import load_with_unsloth
 
     engine = recipe.engine or plan.hardware.engine
     if engine == "unsloth":
         prepare_engine(folder / "unsloth_compiled_cache")  # before transformers, which the next import brings
-    from pipeline.training.examples import encode_documents
+    from pipeline.training.loss_mask import encode_documents
 
     settings = recipe_settings(recipe, plan)
     settings = apply_settings({"train.num_train_epochs": epochs, "train.report_to": "none", "train.evaluations": 1}, settings)
@@ -132,7 +135,7 @@ def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan) 
     """Train, and say how fast and in how much memory, beside what the plan's formulas expect of the same settings."""
     import torch
 
-    from pipeline.plan.estimate import estimate_memory, estimate_seconds, token_flops
+    from pipeline.plan.estimate import estimate_memory, estimate_seconds
 
     cuda = plan.hardware.kind == "cuda"
     if cuda:
@@ -141,8 +144,7 @@ def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan) 
     lengths = plan.lengths
     passes = articles * trainer.args.num_train_epochs
     tokens = sum(lengths.train.whole) * trainer.args.num_train_epochs * share
-    once = apply_settings({"train.gradient_checkpointing": False}, settings)  # what checkpointing does again is no work done
-    flops = token_flops(once, plan.architecture, lengths, training=True)
+    flops = training_flops(settings, plan.architecture, lengths)
     expected = estimate_seconds(settings, plan.architecture, plan.hardware, lengths).get("training")
     return {
         "articles_per_second": round(passes * share, 3),
@@ -156,6 +158,19 @@ def measure(trainer: SFTTrainer, articles: int, settings: Settings, plan: Plan) 
         "batch": f"{settings.train.per_device_train_batch_size} x {settings.train.gradient_accumulation_steps}",
         "checkpointing": settings.train.gradient_checkpointing,
     }
+
+
+def training_flops(settings: Settings, model: Architecture, lengths: Lengths) -> float:
+    """Floating-point operations a trained token; what checkpointing does again is no work done. A multiply-add counts 2.
+
+    Matrices: 2 a parameter forward, 2 backward (the base is frozen, so no weight gradients); LoRA's 6. Causal attention:
+    2 x q x length a layer forward, twice that backward. Head: completion positions' share.
+    """
+    from pipeline.plan.estimate import adapter_parameters
+
+    attention = 2 * model.query_size * lengths.mean * model.num_hidden_layers
+    head = 2 * sum(lengths.train.answered) / max(1, sum(lengths.train.whole)) * model.vocab_size * model.hidden_size
+    return 4 * model.matrix_parameters + 6 * adapter_parameters(settings, model) + 3 * attention + 3 * head
 
 
 def time_training(trainer: SFTTrainer, cuda: bool) -> tuple[float, int]:
@@ -225,7 +240,7 @@ def score_adapter(
     from eval.engines.huggingface import ask_model
     from eval.scoring.parse import parse_completions
     from eval.scoring.score import score_predictions
-    from pipeline.training.examples import answer_budgets
+    from pipeline.plan.lengths import answer_budgets
 
     if "unsloth" in sys.modules:
         from unsloth import FastLanguageModel

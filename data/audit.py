@@ -63,7 +63,7 @@ def audit_split(
     seed: int,
     tokenizer: Path | None = None,
 ) -> JsonObject:
-    """All the audit's figures as one JSON object; `leaks` holds the verdict. Without a tokenizer.json "tokens" is None."""
+    """All the audit's figures as one JSON object. `leaks` says if the split leaks; without a tokenizer "tokens" is None."""
     documents = [document for name in SPLITS for document in split[name]]
     pairs = near_duplicates(document.article for document in documents)
     conflicts = conflicting_rows(rows)
@@ -120,7 +120,7 @@ def letter_case_duplicates(documents: Sequence[Document]) -> JsonObject:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Raises InputError where the path holds no tokenizer.json."""
+    """Raises InputError where the path is no tokenizer.json."""
     from tokenizers import Tokenizer
 
     if not path.is_file():
@@ -164,7 +164,7 @@ def find_leaks(split: Mapping[str, Sequence[Document]], pairs: Sequence[tuple[in
     """The articles, near-duplicates included, that stand in two splits, and the answers that leak.
 
     `pairs` are near-duplicates, as indices into the documents of train, validation and test, in that order.
-    `articles` counts those that an earlier split holds already; `answers` the test items of which every name stands in a
+    `articles` counts those that an earlier split has already; `answers` the test items of which every name stands in a
     train answer, to whatever task, of the same article or of one that it is near to; `answer_shares` of all test items.
     """
     placed = [(name, document) for name in SPLITS for document in split[name]]

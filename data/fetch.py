@@ -44,7 +44,7 @@ def fetch_bc5cdr(out: Path, source: str | None = None, sha256: str | None = None
     """Write the corpus to the folder `out`; returns what was found: source, sha256, counts, files.
 
     `source`: a copy, a folder or another address instead of the official one; `sha256`: what such an archive must have.
-    Raises InputError where the archive is another one, lacks a split, or `out` holds other files of these names.
+    Raises InputError where the archive is another one, lacks a split, or `out` has other files of these names.
     """
     source = source or ADDRESS
     texts, seen = read_folder(Path(source)), None
@@ -100,7 +100,7 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     found = {path.name: path for path in sorted(folder.rglob("*.PubTator.txt"))}
     texts = {split: found[name].read_bytes() for split, name in FILES.items() if name in found}
     if not texts:
-        raise InputError(f"{folder}: holds none of {', '.join(FILES.values())}")
+        raise InputError(f"{folder}: contains none of {', '.join(FILES.values())}")
     return texts
 
 
@@ -121,7 +121,7 @@ def read_members(archive: bytes, source: str) -> dict[str, bytes]:
 def check_complete(texts: dict[str, bytes], source: str) -> None:
     missing = [name for split, name in FILES.items() if split not in texts]
     if missing:
-        raise InputError(f"{source}: holds no {' and no '.join(missing)}; the corpus has three splits")
+        raise InputError(f"{source}: contains no {' and no '.join(missing)}; the corpus has three splits")
 
 
 def read_splits(texts: dict[str, bytes]) -> dict[str, list[Document]]:
@@ -146,14 +146,14 @@ def count(documents: Sequence[Document]) -> tuple[int, ...]:
 
 
 def write_splits(out: Path, texts: dict[str, bytes], documents: dict[str, list[Document]]) -> list[str]:
-    """Writes all files or, where one of these names holds something else, none; returns their paths."""
+    """Writes all files or, where one of these files exists with other content, none; returns their paths."""
     written = {}
     for split in SPLITS:
         written[out / f"{split}.PubTator"] = texts[split].decode("utf-8-sig").replace("\r\n", "\n")
         written[out / f"{split}.jsonl"] = render_rows(documents[split])
     for path, text in written.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise InputError(f"{path}: exists already and holds something else; nothing was written; choose another --out")
+            raise InputError(f"{path}: exists already with other content; nothing was written; choose another --out")
     for path, text in written.items():
         write_text(path, text)
     return [*map(str, written), *(str(write_parquet(out / f"{split}.parquet", documents[split])) for split in SPLITS)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -22,14 +25,14 @@ def read_lines(path: str | Path, errors: str = "strict") -> Iterator[tuple[int, 
     """Each line of a UTF-8 file with its number, one line in memory at a time; CR, LF and CRLF all end a line.
 
     Raises InputError naming file and line: no such file, packed, empty but for white space, not UTF-8 (unless `errors` is
-    "replace"), or holding a NUL byte.
+    "replace"), or containing a NUL byte.
     """
     said = False
     with open_text(path, errors) as file:
         try:
             for number, line in enumerate(file, 1):
                 if "\0" in line:
-                    raise InputError(f"{path}:{number}: holds a NUL byte, as binary and UTF-16 files do; save it as UTF-8 text")
+                    raise InputError(f"{path}:{number}: contains a NUL byte, as in binary or UTF-16; save it as UTF-8 text")
                 said = said or bool(line.strip())
                 yield number, line.removesuffix("\n")
         except UnicodeDecodeError:
@@ -104,24 +107,57 @@ def _parse_object(line: str, where: str) -> JsonObject:
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: broken JSON at column {error.colno}: {error.msg}") from None
     except UnicodeEncodeError:
-        raise InputError(f"{where}: holds half of a surrogate pair, which is no character; take it out") from None
+        raise InputError(f"{where}: contains half of a surrogate pair, which is no character; take it out") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply to be read") from None
     except ValueError:
-        raise InputError(f"{where}: holds a number of thousands of digits") from None
+        raise InputError(f"{where}: contains a number of thousands of digits") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(row).__name__}")
     return row
 
 
+def cache_folder() -> Path:
+    """Where what was fetched or converted is kept: $MEDNER_CACHE, or ~/.cache/medner."""
+    cache = os.environ.get("MEDNER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medner"
+    return Path(cache).expanduser()
+
+
+def require_writable(path: Path) -> None:
+    """Raises InputError where no file or folder can be made at `path`, tried on the nearest folder that is there."""
+    try:
+        path.exists()  # a name that is too long for the file system
+        folder = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+        blocked = next((part for part in path.absolute().parents if part.exists() and not part.is_dir()), None)
+        if blocked:
+            raise InputError(f"{path}: {blocked} is a file; choose a folder that can be written")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); choose a folder that can be written") from None
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[TextIO]:
+    """A text file to write to, which gets the name `path` once it is whole; the OSError of a full disk is told that name."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write all of `text` under its final name or nothing at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    return path
+    with writing(path) as file:
+        file.write(text)
+    return Path(path)
 
 
 def write_json(path: str | Path, value: object) -> Path:
@@ -130,10 +166,6 @@ def write_json(path: str | Path, value: object) -> Path:
 
 def write_jsonl(path: str | Path, rows: Iterable[JsonObject]) -> Path:
     """Write one JSON object a line, one in memory at a time; all of them under the final name or none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with writing(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    part.replace(path)
-    return path
+    return Path(path)

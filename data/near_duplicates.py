@@ -1,4 +1,4 @@
-"""Articles of which one holds half or more of the other's text: found in any number, in memory that grows with the text.
+"""Articles of which one contains half or more of the other's text: found in any number, in memory that grows with the text.
 
 The unit is the shingle, a run of five words in any letter case and hyphenation. Two articles are near-duplicates where the
 smaller one's shingles stand to half or more in the other.
@@ -33,10 +33,10 @@ def shingles(article: str) -> set[int]:
 
 @dataclass(frozen=True)
 class SharedShingles:
-    """The shingles that two or more articles hold, numbered from 0. An article's others are counted only.
+    """The shingles that two or more articles contain, numbered from 0. An article's others are counted only.
 
     `numbers[starts[i] : starts[i + 1]]` are those of article i, which has `sizes[i]` in all; `holders[places[n] :
-    places[n + 1]]` are the articles that hold shingle n.
+    places[n + 1]]` are the articles that contain shingle n.
     """
 
     sizes: Integers
@@ -110,8 +110,8 @@ class Groups:
 def near_duplicates(articles: Iterable[str]) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of near-duplicates, as few as link every article to all that it is near to, by way of others.
 
-    Of the smaller article's shingles the rarer half, and one more, must hold a shared one, so only those are looked up: exact,
-    and linear in the text as long as most shingles are rare, or held by articles that are linked already.
+    Of the smaller article's shingles the rarer half, and one more, must contain a shared one, so only those are looked up:
+    exact, and linear in the text as long as most shingles are rare, or contained in articles that are linked already.
     """
     index = index_shingles(articles)
     groups, pairs = Groups(len(index.sizes)), []
@@ -145,7 +145,7 @@ def _rarer_half(article: int, index: SharedShingles) -> list[int]:
 
 
 def _first_near(holders: list[int], own: set[int], size: int, index: SharedShingles, compared: set[int]) -> int | None:
-    """The first of the holders, none smaller, that holds half of an article's shingles; `compared` gains the others."""
+    """The first of `holders`, none smaller, that contains half of an article's shingles; `compared` gains the others."""
     for j in holders:
         if j not in compared and index.sizes[j] >= size:
             compared.add(j)

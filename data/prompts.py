@@ -76,7 +76,7 @@ def is_name(text: str) -> bool:
 
 
 def is_side(text: str) -> bool:
-    """As `is_name`, for a side of a relation: beside a name, "None" is one too (the user's rows hold such a disease)."""
+    """As `is_name`, for a side of a relation: beside a name, "None" is one too (the user's rows have such a disease)."""
     return len(text.splitlines()) == 1 and "|" not in text and not MARKED_UP.fullmatch(text.strip())
 
 

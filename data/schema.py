@@ -87,9 +87,9 @@ def document_from_json(row: JsonObject) -> Document:
         offsets = [offset for m in mentions for offset in (m.start, m.end) if offset is not None]
         types = {m.type for m in mentions} <= set(MENTION_TYPE.values()) and set(document.tasks) <= set(TASKS)
     except (KeyError, TypeError):
-        raise InputError("not a document as documents.jsonl holds it") from None
+        raise InputError("not a document as in documents.jsonl") from None
     if not types or not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int) for n in offsets):
-        raise InputError("not a document as documents.jsonl holds it")
+        raise InputError("not a document as in documents.jsonl")
     return document
 
 

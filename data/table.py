@@ -20,7 +20,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks of direction and join
 class Table:
     """Rows of text under a header, with a title and a note on how to read them.
 
-    The first column names a row. Figures stand at the right of theirs; `words` names the columns that hold words instead.
+    The first column names a row. Figures stand at the right of theirs; `words` names the columns of words instead.
     """
 
     header: tuple[str, ...]

@@ -152,7 +152,7 @@ class FoldedText:
     def runs(self, lengths: Collection[int]) -> Iterator[str]:
         """Every run of letters and digits with which a whole word of these lengths may begin.
 
-        A run of the folded text may hold word edges of the original one: "Aspirin™" folds to "aspirintm".
+        A run of the folded text may contain word edges of the original one: "Aspirin™" folds to "aspirintm".
         """
         for run in RUN.finditer(self.folded):
             inner = [] if self.text.isascii() else [i for i in range(run.start() + 1, run.end()) if self._parts(i)]
@@ -166,7 +166,7 @@ class FoldedText:
         """Whether a word edge of the text stands before folded character `at`."""
         return self.origin[at - 1] != self.origin[at] and is_word_edge(self.text, self.origin[at])
 
-    def holds(self, name: str) -> bool:
+    def contains(self, name: str) -> bool:
         """Whether `name` stands in the text, as it is written or as scoring compares it: "zinc." where the text has "zinc"."""
         return bool(self.spans(name) or self.spans(normalise(name)))
 

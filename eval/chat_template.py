@@ -1,10 +1,11 @@
-"""A chat as token ids: its prompts and answers as the model's chat template writes them, and the loss mask of a chat.
+"""A chat as token ids: its prompts and answers as the model's chat template writes them.
 
     <|im_start|>user\\n{prompt}<|im_end|>\\n<|im_start|>assistant\\n{answer}<|im_end|>
 
 The template is rendered with placeholders where contents go, and cut at the special tokens that it writes itself. What lies
-between two of those, contents included, is encoded as ordinary text: an article that holds `<|im_end|>` is read as these ten
-characters, and no text can end its turn. Training and every engine that sends ids take them from here.
+between two of those, contents included, is encoded as ordinary text: an article that contains `<|im_end|>` is read as these ten
+characters, and no text can end its turn. Training's loss mask (`pipeline.training.loss_mask`) and
+every engine that sends ids are made from these.
 """
 
 from __future__ import annotations
@@ -53,39 +54,27 @@ class ChatTemplate:
         """
         if len(prompts) > len(self.turns):
             raise InputError("the chat template changes earlier turns when later ones come: use train.layout=separate")
-        contents = [text.strip() for text in (SYSTEM, *prompts)]  # as templates trim them
+        contents = _trimmed(prompts)
         turns = tuple(tuple(self._encode_turn(turn, contents)) for turn in self.turns[: len(prompts)])
         read: list[int] = []
-        for turn, ids, answer in zip(self.turns, turns, given, strict=False):
-            read += [*ids, *self._answer_ids(fill(turn.opening, contents), answer)]
+        for number, (ids, answer) in enumerate(zip(turns, given, strict=False)):
+            read += [*ids, *self.answer_ids(number, prompts, answer)]
         return ((*read, *turns[len(given)]), *turns[len(given) + 1 :])
 
     def _encode_turn(self, turn: Turn, contents: Sequence[str]) -> Iterator[int]:
         for piece in turn.pieces:
             yield from self.encode(fill(piece, contents)) if isinstance(piece, str) else piece
 
-    def _answer_ids(self, opening: str, answer: str) -> list[int]:
-        """An answer's ids without the end token, `opening` being the text that it goes on from."""
+    def answer_ids(self, number: int, prompts: Sequence[str], answer: str) -> list[int]:
+        """The ids of the answer to `prompts[number]`, without the end token.
+
+        Raises InputError where the ids before it change once it follows: generation would read others than training.
+        """
+        opening = fill(self.turns[number].opening, _trimmed(prompts))
         prompt, both = self.encode(opening), self.encode(opening + answer.strip())
         if both[: len(prompt)] != prompt:
             raise InputError("its prompt's tokens change once an answer follows; no loss mask is right")
         return both[len(prompt) :]
-
-    def masked_ids(self, prompts: Sequence[str], answers: Sequence[str]) -> tuple[list[int], list[int]]:
-        """The ids of a whole chat, up to its last end token, and a mask: 1 on answers and their end tokens, 0 elsewhere.
-
-        Raises InputError where a prompt's tokens change once an answer follows: generation would read others than training.
-        """
-        if len(self.turns) < 2:
-            raise InputError("its prompt's tokens change once an answer follows; no loss mask is right")
-        ids: list[int] = []
-        mask: list[int] = []
-        contents = [text.strip() for text in (SYSTEM, *prompts)]
-        for number, (turn, answer) in enumerate(zip(self.prompt_ids(prompts), answers, strict=True)):
-            own = self._answer_ids(fill(self.turns[number].opening, contents), answer)
-            ids += [*turn, *own]
-            mask += [int(number > 0), *[0] * (len(turn) - 1), *[1] * len(own)]  # a later turn opens with the end token
-        return [*ids, self.end], [*mask, 1]
 
 
 def read_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
@@ -162,3 +151,8 @@ def answer_number(turn: int) -> int:
 
 def fill(text: str, contents: Sequence[str]) -> str:
     return PLACEHOLDER.sub(lambda found: contents[int(found[1])], text)
+
+
+def _trimmed(prompts: Sequence[str]) -> list[str]:
+    """The contents that are filled in, the system's first, as templates trim them."""
+    return [text.strip() for text in (SYSTEM, *prompts)]

@@ -42,7 +42,7 @@ def write_completions(
 ) -> Path:
     """Asks `engine` for the answers that `path` lacks and appends them; it is not called where none is missing. Returns `path`.
 
-    `provenance`: what produces the answers, a JSON object; what is asked is added to it. Raises InputError where `path` holds
+    `provenance`: what produces the answers, a JSON object; what is asked is added to it. Raises InputError where `path` has
     answers of another, or of nobody knows what, or is being written by another process.
     """
     chats = plan_chats(
@@ -54,7 +54,7 @@ def write_completions(
         if provenance is not None:
             require_provenance(path, {**provenance, **describe_questions(chats, layout, max_new_tokens)})
         done = _keep_whole_rows(path, asked)
-        # A conversation that lacks one answer is held again from its start: greedy answers repeat themselves.
+        # A conversation that lacks one answer is asked again from its start: greedy answers repeat themselves.
         left = [chat for chat in chats if any((chat.document.id, task) not in done for task in chat.tasks)]
         if left:
             _append(engine, left, file, done, len(asked), progress)
@@ -98,7 +98,7 @@ def describe_questions(chats: Sequence[Chat], layout: Layout, max_new_tokens: in
 
 
 def require_provenance(path: Path, wanted: Mapping) -> None:
-    """Write provenance.json beside a file that holds no answer yet; else raise InputError unless it says the same."""
+    """Write provenance.json beside a file that has no answer yet; else raise InputError unless it says the same."""
     beside = path.with_name(PROVENANCE)
     if not path.stat().st_size:
         write_json(beside, wanted)
@@ -108,7 +108,7 @@ def require_provenance(path: Path, wanted: Mapping) -> None:
         raise InputError(f"{path}: nothing says what produced these answers ({PROVENANCE} is missing). {way_out}")
     differences = find_differences(read_provenance(path), json.loads(json.dumps(wanted)))
     if differences:
-        raise InputError(f"{path}: holds answers of another variant: {'; '.join(differences[:4])}. {way_out}")
+        raise InputError(f"{path}: has answers of another variant: {'; '.join(differences[:4])}. {way_out}")
 
 
 def read_provenance(path: Path) -> dict:

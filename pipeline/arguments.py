@@ -15,7 +15,7 @@ ENGINES = ("transformers", "llama.cpp", "openai", "vllm")
 EXTRACT_FORMATS = ("text", "jsonl", "csv", "parquet", "pubtator", "bioc-xml", "bioc-json", "brat", "label-studio", "spacy")
 
 ABOUT = """Fine-tune a language model to list the chemicals, the diseases and the chemical-disease relations of a
-biomedical abstract, and score it in a way that holds.
+biomedical abstract, and score it in a way that can be trusted.
 
   medner run --preset tiny --data data/sample.jsonl --out runs/demo    the whole job on a CPU, in minutes
   medner run --data corpus.jsonl --out runs/mine                      Llama 3.2 3B on this machine's GPU
@@ -105,7 +105,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, nargs="?", help="a run's folder; without one, --model and --data")
     parser.add_argument("--split", choices=("validation", "test"), help="default: test")
-    parser.add_argument("--grounded", action="store_true", help="hold every item to the article's own words")
+    parser.add_argument("--grounded", action="store_true", help="keep every item to the article's own words")
     parser.add_argument("--listed-sides", action="store_true", help="and relations to names just listed, at a price in recall")
     parser.add_argument("--given-entities", action="store_true", help="give gold's names, and ask and score relations only")
     parser.add_argument("--engine", choices=ENGINES, help="default: transformers, or what fits the --model that --data is for")
@@ -132,7 +132,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     files = "a text, files (txt, JSONL, CSV, TSV, Parquet, PubTator, BioC), folders, or - for standard input"
-    parser.add_argument("sources", nargs="+", metavar="TEXT|FILE|FOLDER|-", help=files)
+    parser.add_argument("sources", nargs="*", metavar="TEXT|FILE|FOLDER|-", help=files)
+    pmids = "articles of PubMed by number, or a file of numbers; fetched from NCBI and kept ($NCBI_API_KEY: faster)"
+    parser.add_argument("--pmid", nargs="+", action="extend", default=[], metavar="PMID|FILE", help=pmids)
     parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
     parser.add_argument("--engine", choices=ENGINES, help="default: what fits the model")
     parser.add_argument("--out", type=Path, help="a file (for brat, a folder); without it, the results are printed")

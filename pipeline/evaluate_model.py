@@ -28,8 +28,7 @@ from pipeline.evaluate_split import read_answers, score_officially, write_figure
 from pipeline.extract.open_model import adapter_of, find_asked, find_model, is_run, open_answering
 from pipeline.run_folder import hash_files
 from pipeline.summary import render_metrics
-from pipeline.variant import ADDRESS, ask_served_name, describe_folder, require_budgets
-from pipeline.weights import check_gguf, hash_file
+from pipeline.variant import ADDRESS, describe_model, require_budgets
 
 Outcome = tuple[dict, str, int]
 BATCH_TOKENS = 16_384
@@ -117,17 +116,14 @@ def warn_of_leaks(learnt: Sequence[Document], documents: Sequence[Document]) -> 
 
 def describe_candidate(candidate: Candidate, folder: Path | None) -> dict:
     """What stands in provenance.json: engine, model, and what tells it from every other."""
-    kept = {"grounded": candidate.grounded, "logprobs": True}
     if folder is None:
-        address = candidate.model.rstrip("/")
-        return {"engine": candidate.engine or "openai", "model": address, "served": ask_served_name(address), **kept}
-    if folder.is_file():
-        check_gguf(folder)
-        return {"engine": "llama.cpp", "model": folder.name, "sha256": hash_file(folder), **kept}
-    engine = candidate.engine or "transformers"
-    described = describe_folder(str(adapter_of(folder)))
-    name = {"model": folder.name} if is_run(folder) else {}
-    return {"engine": engine, **described, **name, **kept}
+        engine, model = candidate.engine or "openai", candidate.model
+    elif folder.is_file():
+        engine, model = "llama.cpp", str(folder)
+    else:
+        engine, model = candidate.engine or "transformers", str(adapter_of(folder))
+    described = {"engine": engine, **describe_model(model, engine), "grounded": candidate.grounded, "logprobs": True}
+    return described | ({"model": folder.name} if folder and is_run(folder) else {})
 
 
 def forget_train(metrics: dict) -> None:

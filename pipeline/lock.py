@@ -21,7 +21,7 @@ LOCK_FILES = (LOCK, HOLDER, f"{HOLDER}.part")
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """Holds the folder `path`, made where there is none. Raises InputError naming who holds it already."""
+    """Locks the folder `path`, made if it is missing, while the block runs. Raises InputError naming who locked it already."""
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     try:

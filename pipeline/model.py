@@ -1,25 +1,23 @@
 """Loading: tokenizer, base model and LoRA adapter, through Unsloth on a CUDA GPU and through transformers + PEFT elsewhere.
 
-Only `load_with_unsloth` and `load_with_transformers` differ; all that trains, generates and exports is shared. Unsloth is
-imported here alone, and before transformers, which it patches.
+Only `load_with_unsloth` (in `pipeline.unsloth_model`) and `load_with_transformers` differ; all that trains, generates and
+exports is shared. Unsloth is imported in these two files alone, and before transformers, which it patches.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
-from eval.engines.pickled import refuse_pickled
 from pipeline.base_model import SMOLLM2, model_path, read_origin
 from pipeline.config import Settings
 from pipeline.hub_reach import read_local_only
-from pipeline.plan.decide import leaves_fused_path
+from pipeline.unsloth_model import load_with_unsloth
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,9 +86,6 @@ def find_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def load_model(settings: Settings, *, adapter: Path | None = None, trainable: bool = False) -> PreTrainedModel:
     """The base model; with the adapter at `adapter`; or, `trainable`, with a fresh LoRA."""
-    for folder in (model_path(settings.model.name), adapter):
-        if folder:
-            refuse_pickled(folder)
     load = load_with_unsloth if prepare_engine() == "unsloth" else load_with_transformers
     try:
         model = load(settings, adapter, trainable)
@@ -132,7 +127,6 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
         revision=settings.model.revision,
         dtype=torch_dtype(settings),
         quantization_config=nf4(settings),
-        use_safetensors=True,
         local_files_only=reads_locally(name),
         device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None,
         attn_implementation="sdpa",
@@ -156,90 +150,6 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
             task_type="CAUSAL_LM",
         ),
     )
-
-
-def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
-    """Through Unsloth's patched model and its fused LoRA kernels. Every argument is given: its defaults change."""
-    from unsloth import FastLanguageModel
-
-    model, _ = FastLanguageModel.from_pretrained(**unsloth_base_arguments(settings))
-    if adapter:  # by PEFT: given the adapter's folder, Unsloth would look for the base by itself, and without its revision
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
-        model = FastLanguageModel.patch_peft_model(model, unsloth_checkpointing(settings))
-    if adapter or not trainable:
-        FastLanguageModel.for_inference(model)
-        return model
-    model = FastLanguageModel.get_peft_model(model, **unsloth_lora_arguments(settings))
-    for warning in find_unfused(model, settings):
-        print(f"WARNING: {warning}", file=sys.stderr)
-    return model
-
-
-def unsloth_base_arguments(settings: Settings) -> dict:
-    """What FastLanguageModel.from_pretrained is given."""
-    return {
-        "model_name": str(model_path(settings.model.name)),
-        "use_exact_model_name": True,  # else it reads another repository, quantised before, and drops the revision
-        "revision": settings.model.revision,
-        "max_seq_length": settings.model.max_length,
-        "dtype": torch_dtype(settings),
-        "load_in_4bit": bool(settings.model.load_in_4bit),
-        "load_in_8bit": False,
-        "load_in_16bit": not settings.model.load_in_4bit,
-        "full_finetuning": False,
-        "fast_inference": False,
-        "trust_remote_code": False,
-        "use_gradient_checkpointing": unsloth_checkpointing(settings),
-        "random_state": settings.train.seed,
-        "max_lora_rank": settings.lora.r,
-    }
-
-
-def unsloth_lora_arguments(settings: Settings) -> dict:
-    """What FastLanguageModel.get_peft_model is given beside the model."""
-    lora = settings.lora
-    return {
-        "r": lora.r,
-        "target_modules": list(lora.target_modules),
-        "lora_alpha": lora.lora_alpha,
-        "lora_dropout": lora.lora_dropout,
-        "bias": lora.bias,
-        "use_gradient_checkpointing": unsloth_checkpointing(settings),
-        "random_state": settings.train.seed,
-        "max_seq_length": settings.model.max_length,
-        "use_rslora": False,
-        "modules_to_save": None,
-        "init_lora_weights": True,
-        "loftq_config": {},
-    }
-
-
-def unsloth_checkpointing(settings: Settings) -> str | bool:
-    """ "unsloth" keeps each layer's input in the machine's memory."""
-    return "unsloth" if settings.train.gradient_checkpointing else False
-
-
-def find_unfused(model: PreTrainedModel, settings: Settings) -> list[str]:
-    """Where Unsloth left its fused LoRA kernels: it marks each layer that it gave them, and says nothing of others.
-
-    Attention carries `apply_qkv` and `apply_o`, the feed-forward a `forward` of its own, all named apply_lora_*.
-    """
-    layers = [module for module in model.modules() if hasattr(module, "self_attn") and hasattr(module, "mlp")]
-    fused = 0
-    for layer in layers:
-        kernels = [getattr(layer.self_attn, "apply_qkv", None), getattr(layer.self_attn, "apply_o", None), layer.mlp.forward]
-        fused += all(_function_name(kernel).startswith("apply_lora") for kernel in kernels)
-    if fused == len(layers):
-        return []
-    reason = "; ".join(leaves_fused_path(settings)) or "this model has biases or layers that they do not know"
-    return [f"Unsloth's fused LoRA kernels run in {fused} of {len(layers)} layers, so training is slower: {reason}"]
-
-
-def _function_name(function: object) -> str:
-    inner = getattr(function, "__func__", function)
-    return getattr(getattr(inner, "func", inner), "__name__", "")
 
 
 def torch_dtype(settings: Settings) -> object:

@@ -46,7 +46,7 @@ def train_along(run: RunFolder) -> None:
 
     prepare_engine(run.path / "unsloth_compiled_cache")  # before transformers
     from data.split import read_split_folder
-    from pipeline.training.examples import encode_documents
+    from pipeline.training.loss_mask import encode_documents
     from pipeline.training.train import train_adapter
 
     split, settings = read_split_folder(run.path / "data"), run.settings

@@ -26,6 +26,7 @@ from pipeline.variant import require_budgets, run_variant
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CHECKPOINTS = 4  # on the disk at once, with the adapter itself: the last two, the best, and the one being written
 ASKED_ABOVE = 4 * 3600  # seconds of training without a GPU that nobody begins by accident
 SAMPLE = Path(__file__).parent.parent / "data" / "sample.jsonl"
 
@@ -159,29 +160,27 @@ def prepare_data(run: RunFolder) -> dict:
 
 def plan_run(run: RunFolder) -> dict:
     """Settle what was left to the device and the data: precision, batch, lengths, answer budgets. Nothing is loaded yet."""
+    from pipeline.export.whole_files import require_space
     from pipeline.model import load_tokenizer, model_path
     from pipeline.plan.architectures import find_architecture
     from pipeline.plan.decide import make_plan
     from pipeline.plan.hardware import detect_device
+    from pipeline.plan.lengths import count_lengths
     from pipeline.plan.render import render_time, total_seconds
-    from pipeline.training.examples import answer_budgets, encode_documents, measure_lengths
     from pipeline.training.train import check_training
 
     settings, split = run.settings, read_split_folder(run.path / "data")
-    layout = settings.train.layout
     architecture = find_architecture(settings.model.name, settings.model.revision)
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    budgets = answer_budgets(tokenizer, split["train"])
-    if settings.eval.max_new_tokens:
-        budgets = dict.fromkeys(budgets, settings.eval.max_new_tokens)
-    require_budgets(budgets, [*split["validation"], *split["test"]])
+    lengths = count_lengths(tokenizer, split, settings)
+    require_budgets(lengths.budgets, [*split["validation"], *split["test"]])
     add_token_counts(run, split, tokenizer)
-    encoded = {name: encode_documents(tokenizer, split[name], layout) for name in SPLITS}
-    plan = make_plan(settings, architecture, detect_device(), measure_lengths(encoded, split, budgets, layout))
-    check_training(plan.settings, len(encoded["train"]), bool(encoded["validation"]), run.path)
+    plan = make_plan(settings, architecture, detect_device(), lengths)
+    require_space(run.path, CHECKPOINTS * plan.memory["adapter"], "Training, with its checkpoints,")
+    check_training(plan.settings, len(lengths.train.whole), bool(lengths.validation.whole), run.path)
     run.settings = plan.settings
     write_settings(run.settings, run.path / "config.yaml")
-    run.record(device=plan.hardware.name, engine=plan.hardware.engine, max_new_tokens=budgets)
+    run.record(device=plan.hardware.name, engine=plan.hardware.engine, max_new_tokens=lengths.budgets)
     for warning in plan.warnings:
         print(f"plan: warning: {warning}", file=sys.stderr)
     if plan.seconds:
@@ -210,23 +209,25 @@ def evaluate_base(run: RunFolder) -> dict:
 def train_run(run: RunFolder) -> dict:
     """Split -> adapter/."""
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
-    from pipeline.training.examples import encode_documents, owners_of
-    from pipeline.training.tracking import ValidationF1, start_tracking, stop_tracking
+    from pipeline.training.loss_mask import encode_documents, owners_of
+    from pipeline.training.tracking import start_tracking, stop_tracking
     from pipeline.training.train import train_adapter
+    from pipeline.training.validation_f1 import choose_articles, f1_score
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
     budgets = run.manifest["max_new_tokens"]
-    tracked = start_tracking(run)
-    callbacks = [ValidationF1(settings, tokenizer, split["validation"], budgets)] if tracked else []
+    articles = choose_articles(split["validation"], settings)
+    score = f1_score(settings, tokenizer, articles, budgets) if articles else None
+    tracked, callbacks = start_tracking(run), []
     if settings.publish.checkpoints:
         from pipeline.training.checkpoint_uploads import CheckpointUploads
 
         callbacks.append(CheckpointUploads(run))
     model = load_model(settings, trainable=True)
     owners = owners_of(split["train"], settings.train.layout)
-    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks, owners)
+    facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks, owners, score)
     if tracked:
         stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)

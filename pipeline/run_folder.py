@@ -1,6 +1,6 @@
 """The run folder: what a run has done and with what, so that the same command goes on where it stopped.
 
-manifest.json holds the finished stages, versions, git commit, seed, data sha256, device and repository name; config.yaml the
+manifest.json records the finished stages, versions, git commit, seed, data sha256, device and repository name; config.yaml the
 resolved settings. A stage counts as done only once it is recorded here, after its files have their final names.
 """
 
@@ -33,7 +33,7 @@ FIRST_FILES = ("config.yaml", "config.yaml.part", "manifest.json.part")
 
 
 class RunFolder:
-    """One run's folder. `manifest` is what manifest.json holds."""
+    """One run's folder. `manifest` is the content of manifest.json."""
 
     def __init__(self, path: Path, manifest: dict, settings: Settings):
         self.path, self.manifest, self.settings = path, manifest, settings
@@ -77,7 +77,7 @@ class RunFolder:
 def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fresh: bool) -> RunFolder:
     """A new run folder, or an earlier one to go on with.
 
-    Raises InputError where the folder holds something else, or a run on other data, or one whose finished stages read other
+    Raises InputError where the folder has something else, or a run on other data, or one whose finished stages read other
     settings than these.
     """
     digest = hash_files(data_files.values())
@@ -117,7 +117,7 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
     other = f"on other data ({', '.join(run.manifest['data'].values())})" if run.manifest["data_sha256"] != digest else None
     other = other or changes.find_conflict(run.settings, stages, explicit)
     if other:
-        raise InputError(f"--out {run.path}: holds a run {other}; name another --out, or start over with --fresh")
+        raise InputError(f"--out {run.path}: has a run {other}; name another --out, or start over with --fresh")
     asked = changes.merge_asked(run.asked, explicit, stages, take_back="refused" in run.manifest)
     changed = [name for name in changes.changed_names(run.asked, asked) if not name.startswith("data.")]
     if not changed:
@@ -136,7 +136,7 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
 
 
 def lock_existing(path: Path) -> AbstractContextManager[None]:
-    """Holds a run that is there. Raises InputError where `path` is none, or another medner is at work in it."""
+    """Locks a run that exists, while the block runs. Raises InputError where `path` is none, or another medner works in it."""
     read_manifest(path)
     return lock_run(path)
 
@@ -201,7 +201,7 @@ def remove_run(path: Path) -> None:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises InputError where `path` holds something that is no run."""
+    """Raises InputError where `path` is a folder with files, but no run."""
     if holds_something(path) and not (path / "manifest.json").exists():
         raise InputError(f"--out {path}: exists and is not a run folder; name another or empty it")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from data.corpus import read_corpus
 from data.schema import TASKS, Document, InputError
-from eval.official.other_systems import read_other_system
+from eval.official.other_systems import holds_completions, read_other_system
+from eval.scoring.lenient import parse_leniently
+from eval.scoring.metrics import compare_readings
 from eval.scoring.parse import Answer, Predictions
-from eval.scoring.score import score_predictions
+from eval.scoring.score import match_answers, score_answers
 from pipeline.summary import render_metrics
 
 Outcome = tuple[dict, str, int]
@@ -18,7 +20,7 @@ NAMED = 5
 
 
 def score_file(gold: Path, predictions: Path, allow_missing: bool) -> Outcome:
-    """metrics.json's scores, with "missing", "not_scored" and "not_asked".
+    """metrics.json's scores, with "missing", "not_scored", "not_asked", and "readings" where the file has completions.
 
     Raises InputError for missing answers unless they are allowed.
     """
@@ -36,18 +38,27 @@ def score_file(gold: Path, predictions: Path, allow_missing: bool) -> Outcome:
             f"{predictions}: {len(missing)} of {len(asked)} answers are missing, such as {first}; "
             "complete the file, or give --allow-missing to score them as empty"
         )
-    metrics = score_predictions(documents, {key: given.get(key, Answer((), "missing")) for key in asked})
-    metrics["tasks"] = {task: figures for task, figures in metrics["tasks"].items() if task not in unspoken}
+    scored = match_answers(documents, fill_missing(given, asked))
+    metrics = score_answers(scored)
+    if holds_completions(predictions):
+        lenient = fill_missing(read_other_system(predictions, corpus.documents, parse_leniently), asked)
+        metrics["readings"] = compare_readings(scored, lenient, "strict")
+    for figures in (metrics, *(metrics["readings"][name] for name in ("strict", "lenient") if "readings" in metrics)):
+        figures["tasks"] = {task: one for task, one in figures["tasks"].items() if task not in unspoken}
     metrics["missing"] = {"answers": len(missing), "of": len(asked), "examples": [list(key) for key in missing[:NAMED]]}
     metrics["not_scored"] = unspoken
     metrics["not_asked"] = sum(key not in asked and key[1] not in unspoken for key in given)
     return metrics, "\n\n".join([*describe_lacking(metrics), render_metrics(metrics)]), 0
 
 
+def fill_missing(given: Predictions, asked: Iterable[tuple[str, str]]) -> Predictions:
+    return {key: given.get(key, Answer((), "missing")) for key in asked}
+
+
 def find_unspoken(documents: Sequence[Document], given: Predictions, gold_is_rows: bool) -> dict[str, str]:
     """By task that gold or the predictions do not speak of, which of them; such a task is no failure and is not scored.
 
-    Annotations say that a document has none of a kind by holding none, so a file of them speaks of a kind where any document
+    Annotations say that a document has none of a kind by naming none, so a file of them speaks of a kind where any document
     has it; rows say "none" themselves.
     """
     reasons = {}
@@ -55,9 +66,9 @@ def find_unspoken(documents: Sequence[Document], given: Predictions, gold_is_row
         if not any(task in document.tasks for document in documents):
             continue
         if not any(asked == task for _, asked in given):
-            reasons[task] = "the predictions file holds none"
+            reasons[task] = "the predictions file has none"
         elif not gold_is_rows and not any(document.gold(task) for document in documents):
-            reasons[task] = "the gold file holds none"
+            reasons[task] = "the gold file has none"
     return reasons
 
 

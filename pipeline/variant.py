@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal
 from data.schema import TASKS, Document, InputError
 from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
+from eval.engines.gguf_metadata import read_metadata
 from pipeline.config import Settings
 from pipeline.run_folder import RunFolder
-from pipeline.weights import check_gguf, hash_file, hash_folder, hash_own_adapter
+from pipeline.weights import hash_file, hash_folder, hash_own_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,12 +97,12 @@ def ask_variant(run: RunFolder, variant: Variant, documents: Sequence[Document],
 
 
 def require_budgets(budgets: int | Mapping[str, int], documents: Sequence[Document]) -> None:
-    """Raises InputError where a document asks for a task of which train holds no answer, so nobody taught it."""
+    """Raises InputError where a document asks for a task of which train has no answer, so nobody taught it."""
     for document in documents if not isinstance(budgets, int) else ():
         lacking = [task for task in document.tasks if task not in budgets]
         if lacking:
             raise InputError(
-                f"document {document.id} asks for {lacking[0]}, of which train holds no answer (it has {', '.join(budgets)}); "
+                f"document {document.id} asks for {lacking[0]}, of which train has no answer (it has {', '.join(budgets)}); "
                 f"add {lacking[0]} to train, or take them out of what is evaluated"
             )
 
@@ -124,13 +125,9 @@ def describe_source(run: RunFolder, variant: Variant) -> dict:
     if model.startswith(ADDRESS):
         if variant.engine in ("transformers", "vllm"):
             raise InputError(f"--model {model}: the {variant.engine} engine takes no address; use --engine openai or llama.cpp")
-        return {"model": model.rstrip("/"), "served": ask_served_name(model)}
-    if variant.engine == "openai":
+    elif variant.engine == "openai":
         raise InputError(f"--model {model}: the openai engine takes a server's address, such as http://localhost:8000/v1")
-    if variant.engine == "llama.cpp":
-        check_gguf(Path(model))
-        return {"model": Path(model).name, "sha256": hash_file(Path(model))}
-    return describe_folder(model)
+    return describe_model(model, variant.engine)
 
 
 def describe_own(run: RunFolder, variant: Variant) -> dict:
@@ -142,6 +139,19 @@ def describe_own(run: RunFolder, variant: Variant) -> dict:
     source = {"model": model.name, "revision": model.revision, "load_in_4bit": model.load_in_4bit, "dtype": model.dtype}
     weights = {"base_sha256": hash_folder(path)} if path.is_dir() else {}
     return {**source, **weights, "adapter_sha256": None if variant.untuned else hash_own_adapter(run)}
+
+
+def describe_model(model: str, engine: str) -> dict:
+    """{"model", "served"} of a server's address, or {"model", "sha256"} of files that `engine` reads; a Hub id as it stands.
+
+    Raises InputError where the server cannot be reached, or the files are missing or broken.
+    """
+    if model.startswith(ADDRESS):
+        return {"model": model.rstrip("/"), "served": ask_served_name(model)}
+    if engine == "llama.cpp":
+        read_metadata(Path(model))  # refuses a broken one
+        return {"model": Path(model).name, "sha256": hash_file(Path(model))}
+    return describe_folder(model)
 
 
 def describe_folder(model: str) -> dict:

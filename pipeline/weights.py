@@ -44,22 +44,6 @@ def check_safetensors(path: Path, cure: str) -> None:
         raise InputError(f"{path}: {size:,} bytes, where its table says {8 + header + max(ends, default=0):,}; {cure}")
 
 
-def check_gguf(path: Path) -> None:
-    """Raises InputError where the file is missing, no GGUF file, or cut off."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such GGUF file")
-    from gguf import GGUFReader
-
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise InputError(f"{path}: not a GGUF file")
-    try:
-        GGUFReader(path)
-    except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
-        said = str(error).split("\n")[0]
-        raise InputError(f"{path}: a broken or cut off GGUF file ({said}); make or download it again") from None
-
-
 def hash_folder(folder: Path) -> dict[str, str]:
     """By name, the sha256 of a model folder's safetensors files, each checked to be whole."""
     files = sorted(folder.glob("*.safetensors"))

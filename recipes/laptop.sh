@@ -17,6 +17,6 @@ medner plan --preset "$PRESET" --data "$DATA"
 # A job of many hours asks first; --yes says yes beforehand. Interrupted, the same command goes on.
 medner run --preset "$PRESET" --data "$DATA" --out "$OUT" --yes "$@"
 
-# Smaller than a 3B, it repeats itself and invents; grounded answers hold no name that is not in the article.
+# Smaller than a 3B, it repeats itself and invents; grounded answers have no name that is not in the article.
 medner evaluate "$OUT" --grounded
 medner extract --model "$OUT" "Two patients treated with lithium developed tremor. Propranolol relieved it."

@@ -37,7 +37,7 @@ def parse_documents(pieces: Iterable[str], path: str | Path, read_cdata: bool = 
     parser = expat.ParserCreate(namespace_separator=" ")
 
     def refuse(name: str, *_: object) -> None:
-        raise InputError(f"{path}:{parser.CurrentLineNumber}: the XML holds the entity {quote(name)}, which is not allowed")
+        raise InputError(f"{path}:{parser.CurrentLineNumber}: the XML contains the entity {quote(name)}, which is not allowed")
 
     def set_reading(reading: bool) -> None:
         parser.CharacterDataHandler = collected.data if reading else None

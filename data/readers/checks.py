@@ -1,6 +1,6 @@
-"""What the annotations of a corpus must hold, whatever its format, before a model is trained on them.
+"""What the annotations of a corpus must fulfil, whatever its format, before a model is trained on them.
 
-PubTator and BioC give mentions with offsets and concept ids, and relations between concept ids. Here offsets are held
+PubTator and BioC give mentions with offsets and concept ids, and relations between concept ids. Here offsets are compared
 against the article, ids are brought to one spelling, and relations get names: each concept's first mention.
 """
 
@@ -36,7 +36,7 @@ def is_ours(kind: str, where: str) -> TypeGuard[MentionType]:
 
 
 def check_mention(mention: Mention, article: str, where: str) -> Mention:
-    """The mention, where its offsets hold its name. Raises InputError otherwise, and for a name that no answer can hold."""
+    """The mention. Raises InputError if its name is not what stands at its offsets, or no answer can contain it."""
     start, end = mention.start, mention.end
     if start is None or end is None or not 0 <= start < end <= len(article):
         raise InputError(f"{where}: offsets {start}-{end} lie outside the article (0-{len(article)})")
@@ -50,9 +50,9 @@ def check_mention(mention: Mention, article: str, where: str) -> Mention:
 def check_item_name(name: str, where: str) -> None:
     """Raises InputError for a name that an answer, one name a line and `|` between two, could not give back."""
     if not name.strip() or "|" in name or len(name.splitlines()) != 1 or name != name.strip():
-        raise InputError(f"{where}: a name may not be empty, hold '|' or a line break, or end in a blank: {quote(name)}")
+        raise InputError(f"{where}: a name may not be empty, contain '|' or a line break, or end in a blank: {quote(name)}")
     if not is_name(name):
-        raise InputError(f"{where}: not a name, since answers that say 'none' or hold Markdown are written so: {quote(name)}")
+        raise InputError(f"{where}: not a name, since answers of 'none' or in Markdown are written so: {quote(name)}")
 
 
 def parse_offset(field: str, where: str) -> int:

@@ -5,7 +5,7 @@
     227508<tab>0<tab>8<tab>Naloxone<tab>Chemical<tab>D009270
     227508<tab>CID<tab>D008750<tab>D007022
 
-Offsets count characters of title and text joined by one, as in `Document.article`. A sixth field holds ids (`-1`: none,
+Offsets count characters of title and text joined by one, as in `Document.article`. A sixth field gives ids (`-1`: none,
 `D1|D2`: several); a seventh (parts of a composite name, or a system's score) is not read.
 """
 
@@ -31,7 +31,7 @@ BLANK = "".join(map(chr, range(33)))
 @dataclass(frozen=True)
 class Line:
     """A line that is not blank. `kind` is "title" or "text" (fields: id, text), "mention", "relation" (the fields between
-    tabs), "marked" (an annotation that holds a title's or text's marker) or "broken" (no tab)."""
+    tabs), "marked" (an annotation that contains a title's or text's marker) or "broken" (no tab)."""
 
     number: int
     kind: str
@@ -78,7 +78,7 @@ def _blocks(path: str | Path) -> Iterator[list[Line]]:
             raise InputError(f"{path}:{line.number}: not PubTator: expected a title line 'id|t|title', got {_shown(line)}")
         block.append(line)
     if not block:
-        raise InputError(f"{path}: the file holds no text")
+        raise InputError(f"{path}: the file contains no text")
     yield block
 
 
@@ -129,7 +129,7 @@ def _read_pair(line: Line, where: str) -> list[tuple[str, str, str]]:
 def write_pubtator(documents: Iterable[Document], target: str | Path | TextIO) -> None:
     """Write a file that `read_pubtator` reads back to equal documents, all of it or nothing.
 
-    Raises InputError for what the format cannot hold: a mention without offsets, a relation without ids, a `|` in an id.
+    Raises InputError for what the format cannot express: a mention without offsets, a relation without ids, a `|` in an id.
     """
     text = "\n".join(render_document(document) for document in documents)
     if isinstance(target, str | Path):
@@ -141,7 +141,7 @@ def write_pubtator(documents: Iterable[Document], target: str | Path | TextIO) -
 def render_document(document: Document) -> str:
     """One document's lines."""
     if not document.id.strip(BLANK) or document.id != document.id.strip(BLANK) or re.search(r"[|\t\r\n]", document.id):
-        raise InputError(f"document {document.id!r}: PubTator has no room for an id that is empty, or holds '|' or a tab")
+        raise InputError(f"document {document.id!r}: PubTator has no room for an id that is empty, or contains '|' or a tab")
     shift = 0 if document.title else 1
     lines = [f"{document.id}|t|{one_line(document.title or '')}", f"{document.id}|a|{one_line(document.text)}"]
     for mention in document.mentions:

@@ -57,18 +57,18 @@ def parse_row(row: JsonObject, where: str, known: dict[str, tuple[str, str]] | N
     prompt, completion = (_text(row, key, where) for key in ("prompt", "completion"))
     article, task = parse_prompt(prompt, where)
     if "\0" in article:
-        raise InputError(f"{where}: {task}: the article holds a NUL character; take it out")
+        raise InputError(f"{where}: {task}: the article contains a NUL character; take it out")
     items, unread = read_answer(completion, task)
     if unread:
         if len(unread[0].splitlines()) > 1:
-            raise InputError(f"{where}: {task}: a name may not hold a line break: {quote(unread[0])}")
+            raise InputError(f"{where}: {task}: a name may not contain a line break: {quote(unread[0])}")
         raise InputError(
             f"{where}: {task}: not a list line: {quote(unread[0])}; write one '- item' a line, relations as '- a | b', without "
             "Markdown, and '-' where there is none"
         )
     for name in (name for item in items for name in names_of(item)):
         if "\0" in name:
-            raise InputError(f"{where}: {task}: a name may not hold a NUL character: {quote(name)}")
+            raise InputError(f"{where}: {task}: a name may not contain a NUL character: {quote(name)}")
     document = _text(row, "document", where) if "document" in row else None
     known = {} if known is None else known
     if article not in known:

@@ -2,7 +2,7 @@
 
 `python -m data.sample.build` writes `data/sample.jsonl`, always the same bytes. Each article has names of its own, so that
 however articles are split, the names of one split are unseen in the others: what a model gets right there, it read.
-Articles hold abbreviations with their long forms, letter-case variants, names that only their context tells apart,
+Articles contain abbreviations with their long forms, letter-case variants, names that only their context tells apart,
 treated, denied and uncaused pairs, articles with no relation, no chemical or no disease, and genes, species and procedures that
 are neither.
 

@@ -36,18 +36,23 @@ def open_server(url: str, *, timeout: float, attempts: int = 5, pause: float = 1
 
 
 def ask(server: Server, method: str, path: str, body: dict | None = None) -> dict:
+    """The server's answer to a JSON body, and JSON itself. Raises what `send` raises."""
+    return send(server, method, path, json=body).json()
+
+
+def send(server: Server, method: str, path: str, **content: Any) -> httpx.Response:
     """The server's answer. Raises InputError where it refuses the request, ConnectionError where it stays silent or fails."""
     where, fault = f"{server.client.base_url}{path.lstrip('/')}", ""
     for attempt in range(server.attempts):
         if attempt:
             time.sleep(min(server.pause * 2 ** (attempt - 1), LONGEST_PAUSE))
         try:
-            answer = server.client.request(method, path, json=body)
+            answer = server.client.request(method, path, **content)
         except httpx.TransportError as error:
             fault = f"{type(error).__name__}: {error}"
             continue
         if answer.is_success:
-            return answer.json()
+            return answer
         fault = f"{answer.status_code} {answer.text[:200]}"
         if answer.status_code < 500 and answer.status_code not in WORTH_RETRYING:
             raise InputError(f"{where} refused the request: {fault}")

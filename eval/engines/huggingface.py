@@ -16,7 +16,6 @@ from eval.chat_template import read_template
 from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
 from eval.engines.decode_loop import ChatState, Decoding, Scheduler, decode_text, run_chats
-from eval.engines.pickled import refuse_pickled
 from eval.engines.unsloth_generate import Calls, is_patched
 from eval.grounding.answer import grounding
 from eval.grounding.states import read_vocabulary
@@ -36,10 +35,9 @@ def open_transformers(
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    refuse_pickled(model)
     loader = AutoPeftModelForCausalLM if (Path(model) / "adapter_config.json").is_file() else AutoModelForCausalLM
     return transformers_engine(
-        loader.from_pretrained(model, dtype=dtype, use_safetensors=True).to(device),
+        loader.from_pretrained(model, dtype=dtype).to(device),
         AutoTokenizer.from_pretrained(model),
         batch_tokens=batch_tokens,
         grounded=grounded,
@@ -120,7 +118,7 @@ def ask_model(
 
     `tasks`: those asked of every document; None asks each document's own. `max_new_tokens` includes the end token.
     `batch_tokens`: rows times the positions that a row may need (prompts and answers); a batch that runs out of memory is
-    halved. `grounded` holds every item to the article's own words, and with `listed_sides` relations to the names just
+    halved. `grounded` keeps every item to the article's own words, and with `listed_sides` relations to the names just
     listed. `logprobs` adds [text, log-probability] of each token.
     `progress`: False hides it.
     """

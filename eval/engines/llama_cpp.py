@@ -1,7 +1,8 @@
 """The llama.cpp engine: a GGUF file served from this process, or a llama-server elsewhere by its URL.
 
 The model's own chat template and tokenizer make the prompt ids, cut into turns as for transformers. Ids are sent, never
-text, and the generated ones are sent back in the next turn, so that the server finds all of them in its cache.
+text, and the generated ones are sent back in the next turn, so that the server finds all of them in its cache. Each chat
+has a slot to itself, so that a server of this process answers alike whatever was asked before or beside it.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from data.schema import InputError
 from eval.chat_template import ChatTemplate, Message, build_template, placeholder_messages
 from eval.chats import Chat, Engine, Request, read_chat, refuse_too_long
 from eval.engines.client import Server, ask, offers, open_server, run_concurrently
+from eval.engines.gguf_metadata import read_metadata
 from eval.grounding.answer import Ground, GroundedAnswer, grounding
 from eval.grounding.states import Vocabulary, build_vocabulary, read_vocabulary
 
@@ -26,18 +29,19 @@ if TYPE_CHECKING:
     from xllamacpp import Server as LocalServer
 
 BIAS = 200.0  # lifts allowed tokens above all others, yet is small enough to keep their order
-ORDINARY, BYTE = 1, 6  # the types of the tokens of a GGUF file that an answer may hold
+ORDINARY, BYTE = 1, 6  # the types of the tokens of a GGUF file that an answer may contain
 
 
 @dataclass(frozen=True)
 class Llama:
-    """An open server and what every request to it shares; `local` is held so that it lives as long."""
+    """An open server and what every request to it shares; `local` is kept so that it lives as long, `slot` is a chat's own."""
 
     server: Server
     vocabulary: Vocabulary | None
     ground: Ground | None
     logprobs: bool
     local: LocalServer | None = None
+    slot: int | None = None
 
 
 def llama_cpp_engine(
@@ -54,7 +58,7 @@ def llama_cpp_engine(
 ) -> Engine:
     """`model`: a GGUF file or a llama-server's address. `context`: positions of one chat; `parallel`: chats at a time.
 
-    Grounded decoding through an address needs the model's `tokenizer`; a GGUF file holds its own.
+    Grounded decoding through an address needs the model's `tokenizer`; a GGUF file has its own.
     """
     remote = model.startswith(("http://", "https://"))
     if grounded and remote and tokenizer is None:
@@ -69,6 +73,18 @@ def llama_cpp_engine(
             stop = read_server_template(server).end
             vocabulary = read_vocabulary(tokenizer, stop) if tokenizer else read_gguf_vocabulary(Path(model), stop)
     ground = grounding(vocabulary, listed_sides) if vocabulary else None
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(parallel):
+        slots.put(slot)
+
+    def run(llama: Llama, one: Request) -> list[dict]:
+        if local is None:
+            return _run_chat(llama, one)
+        slot = slots.get()
+        try:
+            return _run_chat(replace(llama, slot=slot), one)
+        finally:
+            slots.put(slot)
 
     def answer(chats: Sequence[Chat]) -> Iterator[list[dict]]:
         with connect() as server:
@@ -76,7 +92,7 @@ def llama_cpp_engine(
             template = read_server_template(server)
             requests = [read_chat(template, chat) for chat in chats]
             refuse_too_long(requests, ask(server, "GET", "/props")["default_generation_settings"]["n_ctx"])
-            yield from run_concurrently(lambda one: _run_chat(llama, one), requests, parallel)
+            yield from run_concurrently(partial(run, llama), requests, parallel)
 
     return answer
 
@@ -91,6 +107,9 @@ def start_server(path: Path, context: int, parallel: int, threads: int | None) -
     settings.model.path = str(path)
     settings.n_ctx, settings.n_parallel, settings.port, settings.warmup = context, parallel, 0, False
     settings.verbosity = 1  # errors; its log of every request would bury the run's own lines
+    # Flash attention adds up in another order for two chats than for one; prompts kept beside the slots would take up to 8 GB.
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    settings.cache_ram_mib = 0
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)  # as torch takes it; its own default is every core
     if threads:
         settings.cpuparams.n_threads = threads
@@ -121,6 +140,8 @@ def read_server_template(server: Server) -> ChatTemplate:
 
 def _run_chat(llama: Llama, one: Request) -> list[dict]:
     read, rows = [], []
+    if llama.slot is not None:  # what a slot remembers of another chat was computed in other steps: last digits would differ
+        _complete(llama, list(one.ids[0]), 0, cache_prompt=False)
     for turn, (task, budget) in enumerate(zip(one.chat.tasks, one.chat.budgets, strict=True)):
         read += one.ids[turn]
         if llama.ground:
@@ -158,7 +179,7 @@ def _answer_grounded(llama: Llama, read: list[int], answer: GroundedAnswer) -> t
         if token == llama.vocabulary.stop:
             break
         ids.append(token)
-        # The server keeps a token that holds part of a character to itself, and its probability with it.
+        # The server keeps a token that ends within a character to itself, and its probability with it.
         logprobs += [shown["logprob"] for shown in said.get("completion_probabilities", [{"logprob": 0.0}])[: llama.logprobs]]
     parts = [texts[token] for token in ids]
     row = {"completion": b"".join(parts).decode(), "finish": "stop"}
@@ -174,15 +195,15 @@ def pair_texts(parts: Sequence[bytes], logprobs: Sequence[float]) -> list[list]:
 
 def _complete(llama: Llama, ids: list[int], budget: int, **settings: object) -> dict:
     body = {"prompt": ids, "n_predict": budget, "temperature": 0, "top_k": 1, "cache_prompt": True, "return_tokens": True}
+    if llama.slot is not None:
+        body["id_slot"] = llama.slot
     return ask(llama.server, "POST", "/completion", {**body, "n_probs": int(llama.logprobs), **settings})
 
 
 def read_gguf_vocabulary(path: Path, stop: int) -> Vocabulary:
     """The tokens of a GGUF file in bytes: byte-level BPE, or SentencePiece with byte tokens."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(path).fields
-    kind, tokens, types = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("model", "tokens", "token_type"))
+    fields = read_metadata(path).fields
+    kind, tokens, types = (fields[f"tokenizer.ggml.{name}"] for name in ("model", "tokens", "token_type"))
     ordinary = [
         (number, token) for number, (token, type_) in enumerate(zip(tokens, types, strict=True)) if type_ in (ORDINARY, BYTE)
     ]

@@ -1,7 +1,7 @@
 """Grounded decoding: which tokens may come next so that every item is the article's own words and the answer ends well.
 
 An answer is `-`, or lines `- item` (`- item | item` for relations), no line twice, then the end token; items are those of
-`spans`. A token is allowed only if the answer can still be ended within the token budget after it. Tokens may hold
+`spans`. A token is allowed only if the answer can still be ended within the token budget after it. Tokens may contain
 several characters, parts of one, and the border between an item and what follows it.
 """
 
@@ -84,7 +84,7 @@ class GroundedAnswer:
         return places
 
     def _before_item(self, side: int, first: bytes, rest: bytes) -> Place:
-        if rest in (b"", b" "):  # most tokens that start an item hold the space before it
+        if rest in (b"", b" "):  # most tokens that start an item contain the space before it
             return Place(side, first, node=self.languages[side].root(rest))
         return Place(side, first, rest=rest)
 

@@ -15,7 +15,7 @@ PAIRS = (r"\(", r"\)"), (r"\[", r"\]"), (r"\{", r"\}")
 
 
 def lark_grammar(article: str, task: str) -> str:
-    """The answers to `task` that hold to `article`."""
+    """A Lark grammar of the answers to `task` in `article`'s own words."""
     chunks = [chunk[0] for chunk in CHUNK.finditer(article)]
     if not any(chunk.isalnum() for chunk in chunks):
         return 'start: "-"'

@@ -1,6 +1,6 @@
 """The items that grounded decoding allows, found in an article, in the bytes that tokens are made of.
 
-An item is a span of one line, from a word's start to a word's end (`data.text.is_word_edge`), that holds a letter or
+An item is a span of one line, from a word's start to a word's end (`data.text.is_word_edge`), that contains a letter or
 digit, no `|` and at most 20 words, whose brackets match, and that `is_name`. All positions are byte positions.
 """
 
@@ -61,7 +61,7 @@ class Spans:
 
 
 def article_spans(article: str, missing: Collection[int] = ()) -> Spans:
-    """The items of an article (title, text and all that the model read of it) that hold none of the bytes `missing`."""
+    """The items of an article (title, text and all that the model read of it) that contain none of the bytes `missing`."""
     text = article.encode()
     offsets = None if article.isascii() else list(accumulate((len(c.encode()) for c in article), initial=0))
     marks: list[tuple[int, str, int]] = []  # kind, character where it matters, end
@@ -85,7 +85,7 @@ def _ends_of_names(text: bytes, start: int, ends: Iterator[int]) -> Iterator[int
 
 
 def listed_spans(names: Sequence[str], missing: Collection[int] = ()) -> Spans:
-    """Whole names only: those listed before that hold none of the bytes `missing`."""
+    """Whole names only: those listed before that contain none of the bytes `missing`."""
     starts, text = {}, b""
     for name in dict.fromkeys(names):
         if any(byte in missing for byte in name.encode()):

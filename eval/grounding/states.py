@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Vocabulary:
     """`pieces`: the bytes of every token, and each beginning of them, to the token's id (-1: a beginning only).
 
-    `missing`: the bytes that have no token of their own; no item may hold one of them.
+    `missing`: the bytes that have no token of their own; no item may contain one of them.
     """
 
     pieces: dict[bytes, int]
@@ -43,7 +43,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, stop: int) -> Vocabulary
 
 
 def build_vocabulary(texts: dict[int, bytes], stop: int) -> Vocabulary:
-    """`texts`: the bytes of each token that an answer may hold. Raises InputError if `-`, ` `, `|` or line break has none."""
+    """`texts`: the bytes of each token of an answer. Raises InputError where `-`, ` `, `|` or line break has none."""
     pieces: dict[bytes, int] = {}
     for token, text in texts.items():
         for end in range(1, len(text)):

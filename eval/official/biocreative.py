@@ -7,7 +7,7 @@ Reads a gold and a predicted file, each PubTator or BioC. Three evaluations, eac
     relation   (document, "CID", chemical id, disease id)
 
 As in the official program, a prediction is looked at only where gold has something of the evaluated types in the same
-document, offsets are compared and never held against the text, and an id of another namespace (CHEBI:…, mesh:…) is a wrong id.
+document, offsets are compared, never checked against the text, and an id of another namespace (CHEBI:…, mesh:…) is a wrong id.
 "both" is the program run on `Chemical|Disease`, which may look at more documents than either type alone.
 """
 
@@ -36,7 +36,7 @@ IGNORED = {
     "several_locations": "in several places: ids only, no mention",
     "other_type": "of another type",
     "in_sentence_or_passage": "at a level where the official program does not look",
-    "holds_a_marker": "lines taken for a title or text, since they hold |t| or |a|",
+    "holds_a_marker": "lines taken for a title or text, since they contain |t| or |a|",
     "cdata": "CDATA sections, which the official program does not read",
     "broken_line": "lines that are no annotation",
 }

@@ -87,12 +87,12 @@ def link(pair: tuple[str, str], ids: Mapping[tuple[str, str], tuple[str, ...]]) 
 
 
 def for_pubtator(documents: Iterable[Document]) -> tuple[list[Document], dict[str, int]]:
-    """The documents as PubTator can hold them, and how much it cannot.
+    """The documents as PubTator can express them, and how much it cannot.
 
     Names without offsets get those of their whole-word occurrences, longest first; others are left out, as is a relation whose
     concepts have no ids.
     """
-    held, lost = [], {"names that stand nowhere on their own": 0, "relations without concept ids": 0}
+    written, lost = [], {"names that stand nowhere on their own": 0, "relations without concept ids": 0}
     for document in documents:
         mentions = document.mentions
         if any(mention.start is None for mention in mentions):
@@ -102,5 +102,5 @@ def for_pubtator(documents: Iterable[Document]) -> tuple[list[Document], dict[st
             lost["names that stand nowhere on their own"] += len(names - found)
         relations = tuple(r for r in document.relations if r.chemical_id and r.disease_id)
         lost["relations without concept ids"] += len(document.relations) - len(relations)
-        held.append(replace(document, mentions=mentions, relations=relations))
-    return held, lost
+        written.append(replace(document, mentions=mentions, relations=relations))
+    return written, lost

@@ -1,12 +1,12 @@
-"""Predictions of any system, read as answers for documents we hold gold for. Told apart by content:
+"""Predictions of any system, read as answers for documents that have gold here. Told apart by content:
 
     JSON Lines   instruct rows {"prompt", "completion"}, matched by article, or by "document" where the row has one;
                  our completions.jsonl {"document", "task", "completion"} and predictions.jsonl {"document", "task", "items"}
     PubTator, BioC   names as annotated; a relation's ids are named by the concepts' first mentions
     CSV          document,task,item (a relation's item is `chemical | disease`) or document,task,chemical,disease
 
-An answer that is none of ours is malformed and predicts nothing, as for our own models. What stands for a document that
-we do not hold is refused: it would be scored against another test set.
+A completion is read as our own models' are: strictly, or leniently where the caller says so. What stands for a document that
+has no gold is refused: it would be scored against another test set.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data.files import first_line, read_jsonl, read_lines
 from data.prompts import Item, read_line
@@ -31,8 +32,10 @@ STATUSES = ("ok", "empty", "malformed", "truncated")
 DELIMITERS = ",;\t"
 
 
-def read_other_system(path: str | Path, documents: Sequence[Document]) -> Predictions:
-    """The answers by document id and task, in the file's order, each with its status.
+def read_other_system(
+    path: str | Path, documents: Sequence[Document], parse: Callable[[str, str, Any], Answer] = parse_answer
+) -> Predictions:
+    """The answers by document id and task, in the file's order, each with its status. `parse` reads a completion.
 
     A document or task that the file says nothing about has no entry: nothing was asked, which is not an empty answer.
     Raises InputError naming file:line (for BioC the document) where the file is none of these, or breaks its own format.
@@ -40,7 +43,7 @@ def read_other_system(path: str | Path, documents: Sequence[Document]) -> Predic
     known = {document.id for document in documents}
     first: dict[tuple[str, str], str] = {}
     predicted: dict[tuple[str, str], Answer] = {}
-    for where, document, task, answer in reader_of(path)(path, documents):
+    for where, document, task, answer in reader_of(path)(path, documents, parse):
         if document not in known:
             raise InputError(f"{where}: document {quote(document)} is none of the {len(known)} documents that are scored")
         if (document, task) in first and predicted[document, task] != answer:
@@ -50,12 +53,17 @@ def read_other_system(path: str | Path, documents: Sequence[Document]) -> Predic
     return predicted
 
 
+def holds_completions(path: str | Path) -> bool:
+    """Whether the file has models' answers as they were written, which can be read in more than one way."""
+    return reader_of(path) is _read_rows and "completion" in next(read_jsonl(path))[1]
+
+
 def listed(items: Sequence[Item]) -> Answer:
     """The answer of a file that says nothing of how it was given."""
     return Answer(tuple(items), "ok" if items else "empty")
 
 
-def reader_of(path: str | Path) -> Callable[[str | Path, Sequence[Document]], Iterator[Found]]:
+def reader_of(path: str | Path) -> Callable[..., Iterator[Found]]:
     """The reader of the file's format, from its first line that says something."""
     number, line = first_line(path)
     if line.lstrip().startswith("{"):
@@ -69,7 +77,7 @@ def reader_of(path: str | Path) -> Callable[[str | Path, Sequence[Document]], It
     )
 
 
-def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Found]:
+def _read_rows(path: str | Path, documents: Sequence[Document], parse: Callable[[str, str, Any], Answer]) -> Iterator[Found]:
     by_article = {article_key(text): document.id for document in documents for text in (document.text, document.article)}
     for where, row in read_jsonl(path):
         document, task = row.get("document"), row.get("task")
@@ -79,11 +87,11 @@ def _read_rows(path: str | Path, documents: Sequence[Document]) -> Iterator[Foun
             if document is None:
                 raise InputError(f"{where}: the prompt's article is none of the {len(documents)} documents that are scored")
         if not isinstance(document, str) or not isinstance(task, str) or task not in TASKS:
-            raise InputError(f'{where}: expected "document" and "task" ({"|".join(TASKS)}), or a "prompt" that holds both')
+            raise InputError(f'{where}: expected "document" and "task" ({"|".join(TASKS)}), or a "prompt" that says both')
         if "items" in row:
             answer = _with_status(_items(row["items"], task, where), row.get("status"), where)
         else:
-            answer = parse_answer(_text(row, "completion", where), task, row.get("finish", "stop"))
+            answer = parse(_text(row, "completion", where), task, row.get("finish", "stop"))
         yield where, document, task, answer
 
 
@@ -127,7 +135,7 @@ def _delimiter(header: str) -> str | None:
     return None
 
 
-def _read_csv(path: str | Path, _: Sequence[Document]) -> Iterator[Found]:
+def _read_csv(path: str | Path, *_: object) -> Iterator[Found]:
     start, header = first_line(path)
     lines = (line + "\n" for number, line in read_lines(path) if number >= start)
     rows = csv.DictReader(lines, delimiter=_delimiter(header) or ",", strict=True)
@@ -167,7 +175,7 @@ def _csv_item(row: dict, where: str) -> tuple[tuple[str, str], Item | None]:
     return (document, task), _item(names if task == "relations" else names[0], task, where)
 
 
-def _read_annotated(path: str | Path, documents: Sequence[Document]) -> Iterator[Found]:
+def _read_annotated(path: str | Path, documents: Sequence[Document], *_: object) -> Iterator[Found]:
     """For every document of the file, the tasks that the file answers anywhere.
 
     Names are spans of a text, so they are taken as they stand; parts of composite names have no span and are left out.

@@ -1,4 +1,4 @@
-"""What the report's browser through articles holds: each article, its items right, wrong and missed, and where they stand.
+"""What the report's browser through articles shows: each article, its items right, wrong and missed, and where they stand.
 
 Offsets count UTF-16 units, as the browser's strings do. The JSON is written so that no text in it can end its script element.
 """

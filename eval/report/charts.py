@@ -46,7 +46,7 @@ def fault_bars(metrics: Mapping) -> list[dict]:
 
 
 def confidence_curves(metrics: Mapping) -> list[dict]:
-    """[{"title", "points": [(x, y)], "axes": (x's, y's), "dots", "chosen": (x, y) or None}]: whether stated chances hold."""
+    """[{"title", "points": [(x, y)], "axes": (x's, y's), "dots", "chosen": (x, y) or None}]: are stated chances true?"""
     curves = []
     for task in (task for task in TASKS if task in (metrics.get("confidence") or {})):
         own = metrics["confidence"][task]

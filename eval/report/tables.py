@@ -166,7 +166,7 @@ def in_pubtator(metrics: Mapping) -> str:
     own = (metrics.get("official") or {}).get("relations") or {}
     if not own.get("left_out"):
         return ""
-    return f"predictions.PubTator holds {own['written']} of {own['written'] + own['left_out']} relations: {own['reason']}."
+    return f"predictions.PubTator has {own['written']} of {own['written'] + own['left_out']} relations: {own['reason']}."
 
 
 def conventions(metrics: Mapping) -> Iterator[Table]:

@@ -26,7 +26,7 @@ class Dictionary:
 
 
 def learn_dictionary(train: Sequence[Document]) -> Dictionary:
-    """The names of train's gold, without those that fewer than half of the train articles holding them list.
+    """The names of train's gold, without those that fewer than half of the train articles containing them list.
 
     Without that, "no" (nitric oxide) and "all" (a leukaemia) cost this baseline a dozen points.
     """
@@ -36,11 +36,11 @@ def learn_dictionary(train: Sequence[Document]) -> Dictionary:
             for name in document.names(task):
                 votes.setdefault(fold(name), Counter())[task] += 1
     task_of = {name: max(sorted(tasks), key=tasks.__getitem__) for name, tasks in votes.items()}
-    held: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     index = NameIndex(task_of)
     for document in train:
-        held.update({name for _, _, name in index.find(document.article)})
-    kept = {name: task for name, task in task_of.items() if 2 * votes[name][task] >= held[name]}
+        found.update({name for _, _, name in index.find(document.article)})
+    kept = {name: task for name, task in task_of.items() if 2 * votes[name][task] >= found[name]}
     pairs = {(fold(chemical), fold(disease)) for document in train for chemical, disease in document.pairs()}
     return Dictionary(kept, NameIndex(kept), frozenset(pairs))
 

@@ -23,7 +23,7 @@ def compare(documents: Sequence[Document], predictions_a: Predictions, predictio
 
     Each of the scores is as `stats.compare_counts` gives it.
 
-    Both predictions must answer every document's every task. For runs that hold their own documents, call
+    Both predictions must answer every document's every task. For runs that have their own documents, call
     `check_same_test` first.
     """
     a, b = (count_documents(documents, predictions) for predictions in (predictions_a, predictions_b))

@@ -46,7 +46,7 @@ def score_items(rows: Iterable[JsonObject]) -> Confidences:
 
 
 def score_completion(row: JsonObject) -> Iterator[float]:
-    """The mean over the tokens that hold a character of the item, so that long names are not doubted for their length.
+    """The mean over the tokens that contain a character of the item, so that long names are not doubted for their length.
 
     Where the tokens do not join to the completion (a server may show a split character as its bytes), tokens cannot be told
     apart by item, and every item of the answer gets the mean over all of them.
@@ -64,7 +64,7 @@ def score_completion(row: JsonObject) -> Iterator[float]:
 def read_logprobs(row: JsonObject) -> list[tuple[str, float]]:
     """[(token text, log-probability)] of a row. Raises InputError, naming document and task, where there are none.
 
-    An answer without a character needs none; one that holds text was written in tokens.
+    An answer without a character needs none; one that has text was written in tokens.
     """
     where = f"completions: {row['document']!r}, {row['task']}"
     if "logprobs" not in row:
@@ -79,7 +79,7 @@ def check_logprobs(row: JsonObject, where: str) -> None:
         raise InputError(f"{where}: logprobs is {quote(tokens)} beside an answer; expected [[token, log-probability], …]")
     for pair in tokens:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and is_number(pair[1])):
-            raise InputError(f"{where}: logprobs holds {quote(pair)}; expected [token, log-probability]")
+            raise InputError(f"{where}: logprobs contains {quote(pair)}; expected [token, log-probability]")
 
 
 def is_number(value: object) -> bool:
@@ -253,7 +253,7 @@ def score_confidence(
 ) -> JsonObject:
     """By task: the calibration, its error before use on test, both curves, and the threshold with what it costs.
 
-    `validation` and `test` hold raw scores (`collect_items` of `score_items`); calibrated here, with validation's fit.
+    `validation` and `test` are raw scores (`collect_items` of `score_items`); calibrated here, with validation's fit.
     """
     described = {}
     for task, (slope, intercept) in calibrate(validation).items():

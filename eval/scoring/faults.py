@@ -43,7 +43,7 @@ CATEGORIES = {
     "composite": "part or whole of a composite name, such as 'renal and hepatic failure'",
     "not_in_text": "predicted, and not in the article as whole words",
     "shorter": "part of the longer name on the other side",
-    "longer": "longer than the name on the other side, which it holds",
+    "longer": "longer than the name on the other side, which it contains",
     "boundary": "overlaps the name on the other side",
     "abbreviation": "an abbreviation, or the full name of one",
     "wrong_chemical": "a relation of which the disease is right and the chemical is not",
@@ -241,7 +241,7 @@ def filter_predictions(scored: Scored) -> Predictions:
     filtered = {}
     for key in scored.gold:
         answer = scored.predictions[key]
-        kept = index_items([item for item in answer.items if all(map(texts[key[0]].holds, names_of(item)))])
+        kept = index_items([item for item in answer.items if all(map(texts[key[0]].contains, names_of(item)))])
         filtered[key] = Answer(tuple(kept.values()), "empty" if answer.status == "ok" and not kept else answer.status)
     return filtered
 

@@ -16,12 +16,11 @@ from data.prompts import EMPTY, Item, read_item, says_none
 from eval.scoring.parse import Answer, parse_answer, read_until_foreign
 
 SPECIAL_TOKEN = re.compile(r"<\|[^<>\n]{1,40}\|>|</?s>|<(?:bos|eos|end_of_turn)>|\[/?INST\]")
-THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 FENCE = re.compile(r"\s*(?:```|~~~)\w*\s*")
 BULLET = re.compile(r"\s*(?:[-*•–—+·‣▪◦]|\d{1,3}[.)])\s+(?P<text>\S.*)")
 LONE_BULLET = re.compile(r"[-*•–—+·‣▪◦]|\d{1,3}[.)]?")
 MARKS = re.compile(r"\*\*|`")
-ARROW = re.compile(r"\s+(?:->|=>|→|⇒)\s+")
+ARROW = re.compile(r"(?<!\s)\s+(?:->|=>|→|⇒)\s+")
 
 
 def parse_leniently(completion: str, task: str, finish: Literal["stop", "length"] = "stop") -> Answer:
@@ -57,7 +56,8 @@ def parse_leniently(completion: str, task: str, finish: Literal["stop", "length"
 
 def without_wrapping(text: str) -> str:
     """The answer without a think block, special tokens, whatever follows the end of the turn, and the lines of a fence."""
-    text = THOUGHT.sub("", text, count=1)
+    before, _, thought = text.partition("<think>")
+    text = before.rstrip() + thought.partition("</think>")[2] if "</think>" in thought else text
     parts = SPECIAL_TOKEN.split(text)
     text = next((part for part in parts if part.strip()), "")
     lines = text.split("\n")

@@ -11,7 +11,7 @@ from data.schema import TASKS, Document, JsonObject
 from eval.scoring.baselines import score_baselines
 from eval.scoring.faults import Fault, score_faults
 from eval.scoring.lenient import parse_leniently
-from eval.scoring.parse import parse_completions
+from eval.scoring.parse import Predictions, parse_completions
 from eval.scoring.relation_conventions import score_conventions
 from eval.scoring.score import Scored, match_others, score_answers
 from eval.scoring.slices import score_slices
@@ -42,7 +42,12 @@ def score_readings(scored: Scored, rows: Sequence[dict[str, Any]], compared: Rea
     `scored`: the strict reading of `rows`, which are completions. `compared`: the reading that stands for this model beside
     others: strict for what was taught the format, lenient for what was not, or its lack of the format would pass for skill.
     """
-    lenient = match_others(scored, parse_completions(rows, parse_leniently))
+    return compare_readings(scored, parse_completions(rows, parse_leniently), compared)
+
+
+def compare_readings(scored: Scored, read_leniently: Predictions, compared: Reading) -> JsonObject:
+    """As `score_readings`, of answers that were read both ways already."""
+    lenient = match_others(scored, read_leniently)
     strict, repaired = score_answers(scored), [lenient.predictions[key].repaired for key in scored.gold]
     readings = {"strict": strict, "lenient": score_answers(lenient)}
     kept = {name: {key: own[key] for key in ("tasks", "micro", "macro", "rates")} for name, own in readings.items()}

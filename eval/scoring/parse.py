@@ -1,6 +1,6 @@
 """Completions as predictions: the items of each answer and whether it was a proper one. completions.jsonl -> predictions.jsonl.
 
-The model's output is data: whatever it holds, parsing gives a status and never fails.
+The model's output is data: whatever it is, parsing gives a status and never fails.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Predictions = Mapping[tuple[str, str], Answer]  # by (document id, task)
 def parse_answer(completion: str, task: str, finish: Literal["stop", "length"] = "stop") -> Answer:
     """The strict reading, by which the product's own answers are scored; `lenient.parse_leniently` is the other one.
 
-    An answer that holds a line that is no item is malformed, and predicts what stands before that line: an answer that
+    An answer with a line that is no item is malformed, and predicts what stands before that line: an answer that
     wanders off after its list loses what follows, never the list. One that ran out of tokens is truncated and keeps its
     finished lines.
 

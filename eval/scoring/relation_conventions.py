@@ -69,7 +69,7 @@ def without_ids(documents: Sequence[Document]) -> str | None:
     relations = [(document.id, r) for document in documents for r in document.relations]
     bare = [(where, r) for where, r in relations if r.chemical_id is None or r.disease_id is None]
     if not relations:
-        return "the gold holds no relation"
+        return "the gold has no relation"
     if bare:
         return f"{len(bare)} of {len(relations)} gold relations have no concept ids (the first in document {bare[0][0]!r})"
     return None

@@ -2,7 +2,7 @@
 
 Per document and task, sets of items are compared after the same normalisation on both sides (`data.text.normalise`). Every
 predicted item that is not gold is a false positive, every gold item not predicted a false negative; a malformed answer predicts
-nothing. Figures are fractions; 0/0 is 0, with the support shown.
+what stands before its first foreign line. Figures are fractions; 0/0 is 0, with the support shown.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def check_complete(documents: Sequence[Document], predictions: Predictions) -> N
     known = {document.id for document in documents}
     for answered, task in predictions:
         if answered not in known:
-            raise InputError(f"a prediction for document {answered!r} ({task}), which the gold does not hold")
+            raise InputError(f"a prediction for document {answered!r} ({task}), which the gold does not have")
     for document in documents:
         for task in document.tasks:
             if (document.id, task) not in predictions:
@@ -134,7 +134,7 @@ def score_answers(scored: Scored) -> JsonObject:
 
 
 def score_tasks(scored: Scored) -> dict[str, JsonObject]:
-    """The figures of each task that a document has, and the share of its answers that hold every gold item and nothing else."""
+    """The figures of each task that a document has, and the share of its answers that are exactly gold."""
     asked = {task for document in scored.documents for task in document.tasks}
     return {
         task: score_counts(counts, scored.weights) | {"exact_match": exact_match(scored.documents, counts, task)}
@@ -169,7 +169,7 @@ def score_macro(counts: Mapping[str, np.ndarray], weights: np.ndarray) -> JsonOb
 
 
 def exact_match(documents: Sequence[Document], counts: np.ndarray, task: str) -> float:
-    """Share of answers that hold every gold item and nothing else."""
+    """Share of answers that are exactly gold."""
     asked = [i for i, document in enumerate(documents) if task in document.tasks]
     return share(sum(not counts[i, 1:].any() for i in asked), len(asked))
 
@@ -195,4 +195,4 @@ def count_rates(scored: Scored) -> dict[str, float]:
 
 def count_ungrounded(article: FoldedText, answer: Answer) -> int:
     """Items of which a name is no whole word of the article."""
-    return sum(not all(map(article.holds, names_of(item))) for item in answer.items)
+    return sum(not all(map(article.contains, names_of(item))) for item in answer.items)

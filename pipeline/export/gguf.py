@@ -46,8 +46,8 @@ IN_BLOCK = {
 def convert_to_gguf(model: Path, out: Path, quant: Quant, metadata: Mapping[str, str]) -> Path:
     """Write the model folder as the GGUF file `out`. `metadata` are whole GGUF keys, such as `general.license`.
 
-    Raises InputError for a model that is no Llama or whose tokenizer llama.cpp does not know, RuntimeError where the
-    disk has no room or a weight does not fit the number type.
+    Raises InputError for a model that is no Llama or whose tokenizer llama.cpp does not know, or where the
+    disk has no room, RuntimeError where a weight does not fit the number type.
     """
     import gguf
     import numpy
@@ -185,7 +185,7 @@ def _stored_tensors(tensors: Mapping, types: Mapping, config: dict) -> Iterator[
         if projection in heads:
             weight = _interleave(weight, heads[projection])
         if types[name] == GGMLQuantizationType.F16 and abs(weight).max() > 65504:
-            raise RuntimeError(f"{name} holds a value beyond f16's range (65504). Export bf16 instead of f16.")
+            raise RuntimeError(f"{name} has a value beyond f16's range (65504). Export bf16 instead of f16.")
         yield quants.quantize(weight, types[name])
 
 

@@ -2,9 +2,9 @@
 
 Reads the adapter's completions (those of the evaluation serve), generates with each model, and writes parity.json:
 `{"documents", "passed", "models": {NAME: {"sha256", "quant", "answers_sha256", "prompts", "identical_prompts",
-"exact_completions", "least_exact", "micro": CHANGE, "tasks": {task: CHANGE}, "passed"}}}`, each CHANGE as `gate.judge_change`
-describes it. Figures are fractions. What an earlier check found is kept as long as the file and the adapter's answers are the
-same ones.
+"exact_completions", "least_exact", "micro": CHANGE, "tasks": {task: CHANGE}, "verdict", "passed"}}}`, each CHANGE as
+`gate.judge_change` describes it, the verdict as `decide` gives it. Figures are fractions. What an earlier check found is kept
+as long as the file and the adapter's answers are the same ones.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from data.files import read_jsonl, write_json
 from data.prompts import Layout
@@ -23,11 +24,14 @@ from data.schema import TASKS, Document, InputError
 from eval.chat_template import read_template
 from eval.chats import Engine, plan_chats
 from eval.completions import PROVENANCE, write_completions
+from eval.engines.gguf_metadata import read_metadata
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import count_documents
-from pipeline.export.gate import judge_counts, least_equal
+from pipeline.export.gate import judge_counts, least_equal, overall_power
 from pipeline.weights import hash_file
 
+Verdict = Literal["passed", "failed", "undecided"]
+SHOWN = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}
 PARALLEL = 2  # chats that llama.cpp answers at a time
 Rows = Mapping[tuple[str, str], dict]  # completions by (document id, task)
 
@@ -69,7 +73,8 @@ def check_parity(
 
     def judge(name: str, facts: dict) -> None:
         facts |= {"answers_sha256": answers, "least_exact": least_equal(facts["quant"], adapter_in_4bit)}
-        models[name] = {**facts, "passed": passes(facts)}
+        verdict = decide(facts)
+        models[name] = {**facts, "verdict": verdict, "passed": verdict == "passed"}
         passed = all(one["passed"] for one in models.values())
         write_json(out, {"documents": len(documents), "passed": passed, "models": models})
 
@@ -130,22 +135,17 @@ def compare_answers(documents: Sequence[Document], adapter: Rows, model: Rows) -
     return {"exact_completions": sum(same) / len(same), "micro": judged["micro"], "tasks": tasks}
 
 
-def passes(facts: Mapping) -> bool:
-    """Every prompt in the same ids, answers equal often enough, and no more F1 lost than may be: shown, not assumed."""
-    if facts.get("identical_prompts") != facts.get("prompts") or facts["exact_completions"] < facts["least_exact"]:
-        return False
-    return all(change["passed"] for change in (facts["micro"], *facts["tasks"].values()))
+def decide(facts: Mapping) -> Verdict:
+    """passed: every prompt in the same ids, answers equal often enough, and shown to lose no more F1 than may be lost.
 
-
-def is_lossy(facts: Mapping) -> bool:
-    """Whether a model that did not pass is shown to be another one: in its prompts, its answers' letters, or F1 that it lost.
-
-    Else too few documents were compared to exclude a loss: it did not pass, but nothing speaks against it.
+    failed: shown to be another model, in its prompts, its answers' letters, or F1 that it lost. undecided: neither is shown.
     """
     if facts.get("identical_prompts") != facts.get("prompts") or facts["exact_completions"] < facts["least_exact"]:
-        return True
-    changes = (facts["micro"], *facts["tasks"].values())
-    return any(not change["passed"] and (change["ci95"] or (0, -1))[1] < 0 for change in changes)
+        return "failed"
+    changes = [change for change in (facts["micro"], *facts["tasks"].values()) if not change["passed"]]
+    if any((change["ci95"] or (0, -1))[1] < 0 for change in changes):
+        return "failed"
+    return "undecided" if changes else "passed"
 
 
 def _open_merged(folder: Path, batch_tokens: int, grounded: bool) -> Engine:
@@ -176,9 +176,9 @@ def _open_gguf(address: str, tokenizer: Path, grounded: bool) -> Engine:
 
 def describe_gguf(path: Path) -> dict[str, str]:
     """The file's hash, by which `push` knows it again, and the type of its weights."""
-    from gguf import GGUFReader, LlamaFileType
+    from gguf import LlamaFileType
 
-    kind = LlamaFileType(GGUFReader(path).fields["general.file_type"].contents())
+    kind = LlamaFileType(read_metadata(path).fields["general.file_type"])
     return {"sha256": hash_file(path), "quant": kind.name.removeprefix("MOSTLY_")}
 
 
@@ -199,28 +199,44 @@ def compare_prompts(address: str, tokenizer: Path, documents: Sequence[Document]
 
 
 def render_parity(parity: Mapping) -> str:
-    """A line for each model, and why those failed that did, for a terminal."""
+    """By model its verdict, why it did not pass, and what this check can find, for a terminal."""
     lines = []
     for name, facts in parity["models"].items():
         low, high = (100 * bound for bound in facts["micro"]["ci95"] or (0, 0))
         change = f"F1 {100 * facts['micro']['change']:+.1f} points (95 %: {low:+.1f} to {high:+.1f})"
         equal = f"{facts['exact_completions']:.1%} of answers to the letter the adapter's"
-        verdict = "passed" if facts["passed"] else "FAILED" if is_lossy(facts) else "NOT SHOWN to be as good"
-        lines.append(f"{name}: {verdict}, {change}, {equal}{describe_power(facts['micro'])}")
-    return "\n".join([*lines, *(f"  {line}" for line in describe_failures(parity))])
+        lines.append(f"{name}: {SHOWN[decide(facts)]}, {change}, {equal}")
+        lines += [f"  {line}" for line in describe_failures(parity, name)]
+        if decide(facts) != "failed" and (power := describe_power(facts, parity["documents"])):
+            lines.append(f"  {power}")
+    return "\n".join(lines)
 
 
-def describe_power(micro: Mapping) -> str:
-    if not micro["power"]:
+def describe_power(facts: Mapping, documents: int) -> str:
+    """Whether so many documents can pass a good file and refuse a bad one, as such checks would go if repeated."""
+    power = overall_power([facts["micro"], *facts["tasks"].values()])
+    if power is None:
         return ""
-    passing, lost = micro["power"]["lossless_passes"], micro["power"]["refused_from"]
-    return f"; a lossless file passes in {100 * passing:.0f} of 100 such checks, one that loses {100 * lost:.1f} points in 5"
+    passing = int(100 * power["lossless_passes"])
+    if power["lossless_passes"] < 0.95:
+        needed = round_up(power["documents"])
+        few = f"{documents} validation articles are too few: even a file that loses nothing would pass"
+        return f"{few} {passing} of 100 such checks; about {needed:,} would do"
+    lost = 100 * facts["micro"]["power"]["refused_from"]
+    enough = f"{documents} validation articles are enough: a file that loses nothing passes {passing} of 100 such checks"
+    return f"{enough}, one that loses {lost:.1f} points or more at most 5"
 
 
-def describe_failures(parity: Mapping) -> Iterable[str]:
-    """Why each model failed that did, a line a reason."""
+def round_up(count: int) -> int:
+    """To two digits, since it is a guess."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // unit) * unit
+
+
+def describe_failures(parity: Mapping, *names: str) -> Iterable[str]:
+    """Why each model, or each of those named, did not pass that did not, a line a reason."""
     for name, facts in parity["models"].items():
-        if facts["passed"]:
+        if facts["passed"] or names and name not in names:
             continue
         prompts = facts.get("prompts", 0)
         if facts.get("identical_prompts", prompts) != prompts:
@@ -230,6 +246,6 @@ def describe_failures(parity: Mapping) -> Iterable[str]:
         for task, change in {"all items": facts["micro"], **facts["tasks"]}.items():
             if not change["passed"]:
                 low, high = (100 * bound for bound in change["ci95"] or (0, 0))
-                shown = "lost" if high < 0 else f"too few documents ({parity['documents']}) to exclude a loss"
+                shown = "it lost" if high < 0 else "so large a loss is neither shown nor excluded"
                 limit = f"may lose {100 * change['may_lose']:.0f}"
                 yield f"{name}: {task} F1 {100 * change['change']:+.1f} points ({low:+.1f} to {high:+.1f}), {limit}: {shown}"

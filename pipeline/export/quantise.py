@@ -1,7 +1,7 @@
 """K-quants by llama.cpp's own code, and other architectures by its own converter.
 
 Reads a 16-bit GGUF file and writes a smaller one: through a `llama-quantize` on PATH where there is one, else tensor by tensor
-through the quantiser inside the xllamacpp package, which needs no compiler. Both are checked to hold what was asked for.
+through the quantiser inside the xllamacpp package, which needs no compiler. Both are checked to be what was asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data.schema import InputError
+from eval.engines.gguf_metadata import read_metadata
 from pipeline.export.whole_files import require_space, whole_file
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ ROWS = 4096  # quantised at a time by one thread
 def quantise_gguf(source: Path, out: Path, quant: KQuant) -> Path:
     """Write the f16 or bf16 file `source` as the K-quant `out`.
 
-    Raises InputError where there is no quantiser or the model's rows do not divide into blocks of 256, RuntimeError where the
-    quantiser fails, the disk is full, or the result holds no K-quant tensors.
+    Raises InputError where there is no quantiser, the model's rows do not divide into blocks of 256, or the disk is full;
+    RuntimeError where the quantiser fails, or the result has no K-quant tensors.
     """
     if quant not in MOSTLY:
         raise InputError(f"quant {quant!r} is no K-quant: {', '.join(MOSTLY)}.")
@@ -61,22 +62,20 @@ def convert_with_checkout(checkout: Path, model: Path, out: Path, quant: Literal
 
 
 def refuse_odd_rows(source: Path) -> None:
-    """llama.cpp quietly falls back to other types for such rows; a file named q4_k_m then holds no such tensor."""
-    from gguf import GGUFReader
-
-    for tensor in GGUFReader(source).tensors:
+    """llama.cpp quietly falls back to other types for such rows; a file named q4_k_m then has no such tensor."""
+    for tensor in read_metadata(source).tensors:
         if len(tensor.shape) > 1 and tensor.shape[0] % BLOCK:
             raise InputError(
-                f"{source}: rows of {tensor.name} hold {tensor.shape[0]} weights, no multiple of {BLOCK}: "
+                f"{source}: rows of {tensor.name} have {tensor.shape[0]} weights, no multiple of {BLOCK}: "
                 "this model has no K-quants. Use q8_0."
             )
 
 
 def require_k_quants(path: Path, quant: KQuant) -> None:
     """Raises RuntimeError unless most of the file's matrices are of the type its name promises."""
-    from gguf import GGUFReader
+    from gguf import GGMLQuantizationType
 
-    types = [tensor.tensor_type.name for tensor in GGUFReader(path).tensors if len(tensor.shape) > 1]
+    types = [GGMLQuantizationType(tensor.type).name for tensor in read_metadata(path).tensors if len(tensor.shape) > 1]
     if 2 * types.count(MOSTLY[quant]) < len(types) or any(not kind.endswith("_K") for kind in types):
         raise RuntimeError(f"The quantiser wrote no {quant}: the file's matrices are of type {', '.join(sorted(set(types)))}.")
 

@@ -14,7 +14,7 @@ from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
 from pipeline.export.modelfile import served_context, server_command, write_modelfile
 from pipeline.export.names import default_name
-from pipeline.export.parity import check_parity, is_lossy
+from pipeline.export.parity import check_parity, decide
 from pipeline.export.quantise import MOSTLY, convert_with_checkout, quantise_gguf
 from pipeline.model import load_tokenizer
 from pipeline.run_folder import RunFolder
@@ -40,7 +40,7 @@ def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool) -> dict
         shutil.rmtree(merged)
     models = parity["models"].items()
     figures = {
-        name: {"passed": model["passed"], "lossy": not model["passed"] and is_lossy(model), "exact": model["exact_completions"]}
+        name: {"verdict": decide(model), "passed": model["passed"], "exact": model["exact_completions"]}
         for name, model in models
     }
     files = [name for name in parity["models"] if name != "merged"]

@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.schema import InputError
+
 
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Refuse to begin writing `needed` bytes where they do not fit.
 
-    Raises RuntimeError, naming both numbers of bytes: a disk that is full is no fault of the settings.
+    Raises InputError, naming both numbers of bytes.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise RuntimeError(
+        raise InputError(
             f"{what} needs {needed:,} bytes and {existing} has {free:,} free. "
             "Free some space, or choose another folder with --out, and run the same command again."
         )
@@ -68,7 +70,7 @@ def _disk_full_said_plainly(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):
             raise
         free = shutil.disk_usage(path.parent).free
-        raise RuntimeError(
+        raise InputError(
             f"The disk is full: {path} could not be written whole; {free:,} bytes are free there. "
             "Nothing half-written was kept. Free some space and run the same command again."
         ) from error

@@ -1,1 +1,1 @@
-"""New texts in, what they hold out: `medner extract` and `load_extractor`."""
+"""New texts in, their names and relations out: `medner extract` and `load_extractor`."""

@@ -135,13 +135,22 @@ def describe_counts(out: Path, counts: Mapping[str, int]) -> str:
 
 
 def extract_sources(
-    sources: Sequence[str], model: str, *, out: Path | None, kind: str | None, explain: bool, **settings: Any
+    sources: Sequence[str],
+    model: str,
+    *,
+    pmids: Sequence[str],
+    out: Path | None,
+    kind: str | None,
+    explain: bool,
+    **settings: Any,
 ) -> tuple[dict[str, Any], str, int]:
     """The command: its JSON object, its text for a terminal, its exit code. `settings`: those of `load_extractor`."""
     if settings["keep_unwritten"] and settings["grounded"]:
-        raise InputError("--keep-unwritten: only with --plain; grounded answers hold no name that is not in the text")
+        raise InputError("--keep-unwritten: only with --plain; grounded answers have no name that is not in the text")
+    if not sources and not pmids:
+        raise InputError("nothing to read: give a text, files, folders, - for standard input, or --pmid")
     kind = choose_format(out, kind) if out else None
-    texts = read_texts(sources, sys.stdin)
+    texts = read_texts(sources, sys.stdin, pmids)
     first = next(texts)  # a path that is not there is told before a model is loaded
     every = chain([first], texts)
     extractor = load_extractor(model, **settings)
@@ -149,7 +158,7 @@ def extract_sources(
         found = list(extractor(every))
         return {"documents": [to_json(one) for one in found]}, "\n\n".join(render_text(one, explain) for one in found), 0
     counts = extract_to_file(
-        extractor, every, out, kind, {"model": identify(model), "sources": list(sources), "format": kind, **settings}
+        extractor, every, out, kind, {"model": identify(model), "sources": [*sources, *pmids], "format": kind, **settings}
     )
     return {"file": str(out), **counts}, describe_counts(out, counts), 0
 

@@ -24,6 +24,7 @@ from typing import Any
 from data.prompts import LAYOUTS, Layout
 from data.schema import TASKS, Document, InputError
 from eval.chats import Engine, plan_chats
+from eval.engines.gguf_metadata import read_metadata
 from eval.scoring.confidence import score_completion
 from eval.scoring.parse import parse_answer
 from pipeline.extract.results import Extraction, WindowAnswer, build_extraction
@@ -112,7 +113,8 @@ def read_row(row: Mapping[str, Any], calibration: Mapping[str, tuple[float, floa
     if row.get("logprobs") and answer.items:
         slope, intercept = calibration.get(task, (None, 0.0))
         for i, score in enumerate(score_completion(dict(row))):
-            confidences[i] = math.exp(score) if slope is None else 1 / (1 + math.exp(-(slope * score + intercept)))
+            sure = math.exp(score) if slope is None else 1 / (1 + math.exp(-(slope * score + intercept)))
+            confidences[i] = round(sure, 4)  # the digits after depend on which texts were asked together
     return WindowAnswer(task, tuple(answer.items), tuple(confidences), answer.status)
 
 
@@ -129,11 +131,9 @@ def read_asked(folder: Path) -> Asked:
 
 def read_gguf_asked(path: Path) -> Asked:
     """How a GGUF file is asked: the `medner.*` keys that `medner export` wrote into it."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(path).fields
+    fields = read_metadata(path).fields
     keys = ["medner.layout", *(f"medner.max_new_tokens.{task}" for task in TASKS)]
-    values = [fields[key].contents() if key in fields else None for key in keys]
+    values = [fields.get(key) for key in keys]
     if None in values or values[0] not in LAYOUTS:
         raise InputError(f"{path}: does not say how it was trained to be asked; give --layout and --max-new-tokens")
     return Asked(values[0], {task: int(value) for task, value in zip(TASKS, values[1:], strict=True)})

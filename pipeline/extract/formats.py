@@ -219,7 +219,7 @@ def write_spacy(extractions: Sequence[Extraction], target: Path) -> None:
 
 
 def _written_pairs(extraction: Extraction) -> Iterable[tuple[int, int, object]]:
-    """The relations whose two sides stand in the text as entities: what formats of places can hold."""
+    """The relations whose two sides stand in the text as entities: what formats of places can express."""
     return (pair for pair in related_ids(extraction) if all(extraction.entities[side].spans for side in pair[:2]))
 
 

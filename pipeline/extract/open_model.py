@@ -12,6 +12,7 @@ from data.prompts import Layout
 from data.schema import TASKS, InputError
 from data.split import read_split_folder
 from eval.chats import Engine
+from eval.engines.gguf_metadata import read_metadata
 from eval.engines.open import open_engine
 from eval.scoring.confidence import calibrate, collect_items, score_items
 from eval.scoring.parse import parse_completions
@@ -146,11 +147,9 @@ def open_answering(
 
 def context_of(path: Path, asked: Asked) -> int:
     """Positions a chat may take in llama.cpp: the model's own, or what a window and its answers need, if that is less."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(path).fields
-    architecture = fields["general.architecture"].contents()
-    return min(int(fields[f"{architecture}.context_length"].contents()), 4096 + sum(asked.max_new_tokens.values()))
+    fields = read_metadata(path).fields
+    positions = fields[f"{fields['general.architecture']}.context_length"]
+    return min(positions, 4096 + sum(asked.max_new_tokens.values()))
 
 
 def open_with_transformers(folder: Path, settings: Mapping[str, Any]) -> Engine:

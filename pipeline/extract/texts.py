@@ -1,7 +1,7 @@
 """Whatever a user has to be read -> `Document`s without gold: a text, files, folders, standard input, PMIDs.
 
 A file's format is told by its ending and, for .txt, by its content: plain text, JSONL, CSV, TSV, Parquet, PubTator, BioC XML
-and BioC JSON. Gold that a file holds is left out: what is extracted is the model's.
+and BioC JSON. Gold in a file is left out: what is extracted is the model's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from data.corpus import detect_format, read_corpus
 from data.files import read_jsonl, read_text
 from data.schema import Document, InputError
+from pipeline.extract.pubmed import fetch_articles, read_pmids
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".xml", ".json", ".pubtator")
 ID_COLUMNS = ("id", "document", "pmid", "doc_id")
@@ -24,20 +25,28 @@ TEXT_COLUMNS = ("text", "abstract", "article", "sentence")
 LARGEST_CELL = 10_000_000  # characters
 
 
-def read_texts(sources: Sequence[str], stdin: TextIO) -> Iterator[Document]:
-    """The documents of each source in order: a path, a folder, `-` for `stdin`, or else a text to be read as it stands.
+def read_texts(sources: Sequence[str], stdin: TextIO, pmids: Sequence[str] = ()) -> Iterator[Document]:
+    """The documents of each source in order: a path, a folder, `-` for `stdin`, or else a text to be read as it stands; then
+    PubMed's articles of the `pmids` (numbers, or files of them).
 
     Raises InputError for a path that is not there, a file without text, and an id that names two different texts.
     """
     seen: dict[str, str] = {}
     for number, source in enumerate(sources, 1):
         for document in read_source(source, stdin, "text" if len(sources) == 1 else f"text-{number}"):
-            if not document.article.strip():
-                raise InputError(f"{source}: document {document.id!r} has no text")
-            if document.id in seen:
-                raise InputError(f"{source}: document id {document.id!r} is there twice (first in {seen[document.id]})")
-            seen[document.id] = source
-            yield document
+            yield check_document(document, source, seen)
+    for document in fetch_articles(read_pmids(pmids)) if pmids else ():
+        yield check_document(document, "--pmid", seen)
+
+
+def check_document(document: Document, source: str, seen: dict[str, str]) -> Document:
+    """The document, noted in `seen`. Raises InputError where it has no text, or its id was there before."""
+    if not document.article.strip():
+        raise InputError(f"{source}: document {document.id!r} has no text")
+    if document.id in seen:
+        raise InputError(f"{source}: document id {document.id!r} is there twice (first in {seen[document.id]})")
+    seen[document.id] = source
+    return document
 
 
 def read_source(source: str, stdin: TextIO, name: str) -> Iterator[Document]:
@@ -82,7 +91,7 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
 
 
 def looks_like_pubtator(path: Path) -> bool:
-    """Whether a text file holds PubTator's `id|t|title` lines rather than plain text."""
+    """Whether a text file has PubTator's `id|t|title` lines rather than plain text."""
     try:
         return detect_format(path) == "pubtator"
     except InputError:

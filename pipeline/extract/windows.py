@@ -23,7 +23,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 def cut_windows(text: str, width: int = WINDOW, overlap: int = OVERLAP) -> list[tuple[int, int]]:
     """(start, end) of windows of at most `width` characters that cover the text, each of whole sentences.
 
-    A window begins with as many of the last sentences before it as `overlap` characters hold. A sentence longer than a window
+    A window begins with as many of the last sentences before it as fit into `overlap`. A sentence longer than a window
     is cut at white space, or where there is none within reach, at a character.
 
     >>> cut_windows("Aaa bbb. Ccc ddd. Eee fff.", width=18, overlap=9)

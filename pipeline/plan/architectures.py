@@ -38,8 +38,7 @@ class Architecture:
     def projections(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of each of a layer's seven matrices."""
         h, q, k, f = self.hidden_size, self.query_size, self.key_size, self.intermediate_size
-        sizes = [(h, q), (h, k), (h, k), (q, h), (h, f), (h, f), (f, h)]
-        return dict(zip(PROJECTIONS, sizes, strict=True))
+        return dict(zip(PROJECTIONS, [(h, q), (h, k), (h, k), (q, h), (h, f), (h, f), (f, h)], strict=True))
 
     @property
     def matrix_parameters(self) -> int:
@@ -70,12 +69,14 @@ EMBEDDED = {
 
 
 def find_architecture(name: str, revision: str | None = None) -> Architecture:
-    """The shape of `model.name`: embedded, or from the config.json of a folder or of the Hub (its cache first)."""
+    """The shape of `model.name`: embedded, or from the config.json of a folder or of the Hub (its cache first).
+
+    Raises InputError where there is no config.json, or it cannot be read.
+    """
     folder = Path(model_path(name) if name == "tiny" or name.endswith(".gguf") else name).expanduser()
     if (folder / "config.json").is_file():
         return read_architecture(folder / "config.json", name)
-    known = next((key for key in EMBEDDED if key in name.lower()), None)
-    if known:
+    if known := next((key for key in EMBEDDED if key in name.lower()), None):
         return Architecture(name, *EMBEDDED[known])
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"model.name={name}: no config.json there; give a Hub id (owner/name) or a model's folder")
@@ -84,8 +85,9 @@ def find_architecture(name: str, revision: str | None = None) -> Architecture:
     from pipeline.hub_reach import read_local_only
 
     try:
-        path = hf_hub_download(name, "config.json", revision=revision, local_files_only=read_local_only())
-        return read_architecture(Path(path), name)
+        return read_architecture(
+            Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=read_local_only())), name
+        )
     except OSError as error:  # the Hub's own errors are of this kind
         reason = str(error).strip().split("\n")[0]
         raise InputError(
@@ -99,10 +101,9 @@ def read_architecture(path: Path, name: str) -> Architecture:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, config = config.get("model_type", ""), config.get("text_config", config)
-        heads, hidden = config["num_attention_heads"], config["hidden_size"]
         found = config | {
-            "num_key_value_heads": config.get("num_key_value_heads") or heads,
-            "head_dim": config.get("head_dim") or hidden // heads,
+            "num_key_value_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
+            "head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
             # transformers writes only what differs from its class's default: tied for Gemma, not for the others.
             "tie_word_embeddings": config.get("tie_word_embeddings", kind.startswith("gemma")),
         }

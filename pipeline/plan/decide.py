@@ -7,30 +7,33 @@ fills every setting that was left to it, keeps those that were given, and refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
+from data.corpus import read_corpus
 from data.schema import InputError
-from pipeline.config import PROJECTIONS, Settings, apply_settings, flatten
-from pipeline.plan.architectures import Architecture
-from pipeline.plan.estimate import Lengths, Range, estimate_memory, estimate_seconds, position_bytes, weight_bytes
-from pipeline.plan.hardware import Device, GiB
+from data.split import split_documents
+from pipeline.config import Settings, apply_settings, flatten
+from pipeline.plan.architectures import Architecture, find_architecture
+from pipeline.plan.estimate import Range, estimate_disk, estimate_memory, estimate_seconds, position_bytes, weight_bytes
+from pipeline.plan.hardware import Device, GiB, detect_device, named_device
+from pipeline.plan.lengths import Lengths, estimate_lengths, refuse_long, usual_lengths
+from pipeline.unsloth_model import leaves_fused_path
 
-# The rest is for the allocator's fragments and the estimate's error, which no GPU has shown yet; on a CPU, for other programs.
+# None of these was measured on a GPU. The rest of the memory is for the allocator's fragments and the estimate's error.
 USABLE = {"cuda": 0.85, "cpu": 0.7}
-# Tokens of one forward pass: enough to keep a GPU's matrix units busy, and as many as are of use. A CPU's caches hold few.
-ENOUGH = 2048
-MOST = {"cuda": 16384, "cpu": 2048}
-CROWDED = 0.4  # a larger share of a GPU's memory is not spent on 16-bit weights
+ENOUGH = 2048  # tokens of a forward pass that keep a GPU's matrix units busy; a CPU's caches take no more
 EVALUATION_ROWS = {"cuda": 256, "cpu": 32}
+# (4-bit, checkpointing), fastest first: what is quantised or computed again takes time.
+WAYS = {"cuda": ((False, False), (True, False), (True, True)), "cpu": ((False, False), (False, True))}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`settings` holds no None where the plan decides. `memory` in bytes and `seconds`, least and most, by part: estimates.
-
-    `warnings`: what will be slower or riskier than it needs to be.
+    """`settings` without a None where the plan decides, and estimates: `memory` in bytes by part, `disk` in bytes, `seconds`
+    (least, most) by part. `warnings`: what will be slower or riskier than it needs to be.
     """
 
     settings: Settings
@@ -38,22 +41,34 @@ class Plan:
     hardware: Device
     lengths: Lengths
     memory: dict[str, int]
+    disk: int
     seconds: dict[str, Range]
     warnings: tuple[str, ...]
+
+
+def plan_corpus(settings: Settings, files: Mapping[str, Path], gpu: str | None) -> Plan:
+    """`files`: a corpus to split ("file"), or one a split; none: 1,000 usual abstracts. Raises InputError if nothing fits."""
+    device = named_device(gpu) if gpu else detect_device()
+    architecture = find_architecture(settings.model.name, settings.model.revision)
+    corpora = {name: read_corpus(path).documents for name, path in files.items()}
+    split = split_documents(corpora["file"], settings.data.seed) if "file" in corpora else corpora
+    return make_plan(settings, architecture, device, estimate_lengths(split, settings) if split else usual_lengths())
 
 
 def make_plan(settings: Settings, architecture: Architecture, device: Device, lengths: Lengths) -> Plan:
     """Raises InputError, naming the setting to change, where nothing fits or settings contradict each other."""
     check_settings(settings, device)
-    settings = settle_length(settings, architecture, lengths)
+    settings = settle_length(settings, architecture.max_position_embeddings, lengths)
     found = choose(settings, architecture, device, lengths)
     if found is None:
         raise InputError(describe_misfit(settings, architecture, device, lengths))
     memory, seconds = (estimate(found, architecture, device, lengths) for estimate in (estimate_memory, estimate_seconds))
-    return Plan(found, architecture, device, lengths, memory, seconds, tuple(find_warnings(found, device)))
+    disk, warnings = estimate_disk(found, architecture), tuple(find_warnings(found, device))
+    return Plan(found, architecture, device, lengths, memory, disk, seconds, warnings)
 
 
 def check_settings(settings: Settings, device: Device) -> None:
+    """Raises InputError where the device lacks the number type, or no batch makes the effective batch."""
     train = settings.train
     if settings.model.dtype == "bfloat16" and not device.bfloat16:
         raise InputError(f"model.dtype=bfloat16: {device.name} has no bfloat16; use model.dtype=float16 or leave it out")
@@ -68,68 +83,45 @@ def check_settings(settings: Settings, device: Device) -> None:
         )
 
 
-def settle_length(settings: Settings, model: Architecture, lengths: Lengths) -> Settings:
-    """`model.max_length`, unless given: the longest of all, in whole 64s as matrix units like them.
+def settle_length(settings: Settings, positions: int, lengths: Lengths) -> Settings:
+    """`model.max_length`, unless given: the longest of all, in whole 64s as matrix units like them; at most `positions`.
 
-    Raises InputError naming the documents that are longer: TRL would cut off their answers, and Unsloth what it reads.
+    Raises InputError naming the documents that are longer.
     """
-    most = model.max_position_embeddings
-    limit = min(settings.model.max_length or most, most)
+    limit = min(settings.model.max_length or positions, positions)
     for chats in (lengths.train, lengths.validation):
-        refuse_long(chats.whole, chats.owners, limit, most)
+        refuse_long(chats.whole, chats.owners, limit, positions)
     for chats in (lengths.validation, lengths.test):
-        refuse_long([read + lengths.budget for read in chats.read], chats.owners, limit, most, lengths.budget)
-    longest = max((*lengths.train.whole, *lengths.validation.whole, lengths.longest_answering))
-    return apply_settings({"model.max_length": settings.model.max_length or min(-(-longest // 64) * 64, most)}, settings)
-
-
-def refuse_long(sizes: Sequence[int], owners: Sequence[str], limit: int, positions: int, budget: int = 0) -> None:
-    """Raises InputError naming the documents of more than `limit` tokens; `positions`: those of the model."""
-    long = sorted(((size, owner) for size, owner in zip(sizes, owners, strict=True) if size > limit), reverse=True)
-    if not long:
-        return
-    named = ", ".join(f"{owner} ({size})" for size, owner in long[:5]) + (f" and {len(long) - 5} more" if len(long) > 5 else "")
-    what = f"{len(long)} chats, {budget} tokens for their answers included," if budget else f"{len(long)} examples"
-    of = f"model.max_length={limit} tokens" if limit < positions else f"the model's {limit} positions"
-    cures = [f"raise it (--set model.max_length={long[0][0]})"] * (limit < positions)
-    cures += ["set a lower eval.max_new_tokens"] * bool(budget) + ["take these documents out"]
-    raise InputError(f"{what} are longer than {of}: {named}\n{' or '.join(cures)}")
+        refuse_long([read + lengths.budget for read in chats.read], chats.owners, limit, positions, lengths.budget)
+    return fill(settings, {"model.max_length": min(-(-lengths.longest // 64) * 64, positions)})
 
 
 def choose(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Settings | None:
     """The first candidate that fits and reads enough tokens at once, else the one with the largest batch that fits."""
-    largest, mean = None, sum(lengths.train.whole) / max(1, len(lengths.train.whole))
-    for one in candidates(settings, model, device, lengths):
-        if estimate_memory(one, model, device, lengths)["peak"] > usable(device):
-            continue
-        batch = one.train.per_device_train_batch_size
-        if one.train.gradient_accumulation_steps == 1 or batch * mean >= ENOUGH:
+    fitting = [
+        one
+        for one in candidates(settings, model, device, lengths)
+        if estimate_memory(one, model, device, lengths)["peak"] <= usable(device)
+    ]
+    for one in fitting:
+        if one.train.gradient_accumulation_steps == 1 or one.train.per_device_train_batch_size * lengths.mean >= ENOUGH:
             return one
-        largest = one if largest is None or batch > largest.train.per_device_train_batch_size else largest
-    return largest
+    return max(fitting, key=lambda one: one.train.per_device_train_batch_size, default=None)
 
 
 def candidates(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Iterator[Settings]:
-    """Fastest first: 16-bit (a CPU: float32) without checkpointing, 4-bit without, 16-bit with, 4-bit with; large batches.
-
-    Unless asked for, 16-bit is left out where its weights crowd the card. Answering takes the room beside the weights.
-    """
+    """In the order of `WAYS`, with large batches before small ones. Answering takes the memory beside the weights."""
     dtype = "float32" if device.kind == "cpu" else "bfloat16" if device.bfloat16 else "float16"
     longest = max(lengths.longest_answering, 1)
-    four_bits = (False, True) if device.kind == "cuda" else (False,)
-    for checkpointing, four_bit, (batch, accumulation) in product((False, True), four_bits, batches(settings, device, lengths)):
+    for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths)):
         decided = {"model.dtype": dtype, "model.load_in_4bit": four_bit, "train.gradient_checkpointing": checkpointing}
         decided |= {"train.per_device_train_batch_size": batch, "train.gradient_accumulation_steps": accumulation}
         one = fill(settings, decided | {"train.per_device_eval_batch_size": batch})
-        crowded = device.kind == "cuda" and weight_bytes(one, model) > CROWDED * usable(device)
-        if crowded and not one.model.load_in_4bit and settings.model.load_in_4bit is None:
-            continue
-        room = usable(device) - weight_bytes(one, model) - 2 * GiB
-        fits = min(EVALUATION_ROWS[device.kind] * longest, max(room, 0) // position_bytes(one, model))
-        yield fill(one, {"eval.batch_tokens": max(fits, longest)})
+        room = max(0, usable(device) - weight_bytes(one, model) - 2 * GiB) // position_bytes(one, model)
+        yield fill(one, {"eval.batch_tokens": max(min(EVALUATION_ROWS[device.kind] * longest, room), longest)})
 
 
-def fill(settings: Settings, wanted: dict[str, object]) -> Settings:
+def fill(settings: Settings, wanted: Mapping[str, object]) -> Settings:
     """`settings` with those wanted values whose settings were left open."""
     given = flatten(settings)
     return apply_settings({name: value for name, value in wanted.items() if given[name] is None}, settings)
@@ -141,7 +133,7 @@ def batches(settings: Settings, device: Device, lengths: Lengths) -> list[tuple[
     share = settings.train.effective_batch_size // device.count
     if batch or accumulation:
         return [(batch or share // accumulation, accumulation or share // batch)]
-    most = max(1, MOST[device.kind] // max(lengths.train.whole, default=1))
+    most = share if device.kind == "cuda" else max(1, ENOUGH // max(lengths.train.whole, default=1))
     return [(one, share // one) for one in range(share, 0, -1) if share % one == 0 and one <= most]
 
 
@@ -150,19 +142,17 @@ def usable(device: Device) -> int:
 
 
 def describe_misfit(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> str:
-    """What the least demanding candidate needs, and what was set that may be in its way, else a smaller model."""
+    """What the least demanding candidate needs, and what was set that may be in its way."""
     *_, last = candidates(settings, model, device, lengths)
-    memory = {name: size / GiB for name, size in estimate_memory(last, model, device, lengths).items()}
+    needs = {name: f"{size / GiB:.1f}" for name, size in estimate_memory(last, model, device, lengths).items()}
     thrifty = {"model.load_in_4bit": True, "train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1}
     thrifty |= {"train.gradient_accumulation_steps": None, "eval.batch_tokens": None, "model.dtype": None}
     given = flatten(settings)
-    freed = [name for name, value in thrifty.items() if given[name] not in (None, value)]
-    fits = choose(apply_settings(dict.fromkeys(freed), settings), model, device, lengths)
-    cure = f"leave out {', '.join(freed)}" if freed and fits else "take a smaller model, or the longest articles out"
+    freed = ", ".join(name for name, value in thrifty.items() if given[name] not in (None, value))
     return (
-        f"model.name={model.name} needs about {memory['peak']:.1f} GiB (weights {memory['weights']:.1f}; training "
-        f"{memory['training']:.1f} or evaluation {memory['evaluation']:.1f} in all); {device.name} has "
-        f"{usable(device) / GiB:.1f} usable\n{cure}"
+        f"model.name={model.name} needs about {needs['peak']} GiB (weights {needs['weights']}; training {needs['training']} "
+        f"or evaluation {needs['evaluation']} in all); {device.name} has {usable(device) / GiB:.1f} usable\n"
+        f"{freed and f'leave out {freed}, or '}take a smaller model, or the longest articles out"
     )
 
 
@@ -173,14 +163,3 @@ def find_warnings(settings: Settings, device: Device) -> Iterator[str]:
     given = train.per_device_train_batch_size * train.gradient_accumulation_steps * device.count
     if given != train.effective_batch_size:
         yield f"the batch set makes {given} examples a step, not train.effective_batch_size={train.effective_batch_size}"
-
-
-def leaves_fused_path(settings: Settings) -> Iterator[str]:
-    """Settings with which Unsloth falls back from its fused LoRA kernels."""
-    missing = [name for name in PROJECTIONS if name not in settings.lora.target_modules]
-    if settings.lora.bias != "none":
-        yield f"lora.bias={settings.lora.bias}: Unsloth's fused LoRA kernels need none"
-    if missing:
-        yield f"lora.target_modules lacks {', '.join(missing)}: Unsloth's fused LoRA kernels need all seven"
-    if settings.model.dtype == "float32":
-        yield "model.dtype=float32: Unsloth's fused LoRA kernels need 16-bit"

@@ -1,67 +1,29 @@
 """Memory and time of a job, counted from the shapes of model and data: what `pipeline.plan.decide` decides by.
 
-Memory is counted as transformers and PEFT use it; what Unsloth saves of it has not been measured. Time is a count of operations
-over the rates that a processor reached; a GPU's were never measured, so its time is not known. Settings must be resolved.
+Memory is counted as transformers and PEFT use it. Time is a count of operations over the rates that a CPU reached. Nothing was
+measured on a GPU: what Unsloth saves of the memory and what a job takes there is not known. Settings must be resolved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-from data.prompts import Layout
 from pipeline.config import Settings
 from pipeline.plan.architectures import Architecture
 from pipeline.plan.hardware import Device, GiB
+from pipeline.plan.lengths import Lengths
 
 # NF4 with double quantisation (QLoRA, Dettmers 2023): 4 bits, an 8-bit scale per 64 weights, a 32-bit one per 64 x 256.
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 # CUDA's context and cuBLAS workspaces; on a CPU, what torch, transformers, trl and peft take once imported (measured).
 CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.6 * GiB)}
-# Resident bytes for each that autograd keeps: the C library's allocator holds on to freed blocks (measured: 2.2, tiny model).
+# Resident bytes for each that autograd keeps: the C library's allocator keeps freed blocks (measured: 2.2, tiny model).
 RESIDENT = {"cuda": 1, "cpu": 2}
-LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll holds at once
-# FLOP/s of one core in float32: 29 to 41 G were reached by the tiny model (bench/results/train-cpu.json).
-CORE_FLOPS = (20e9, 80e9)
-ANSWER_COST = (1, 10)  # an answer's token against one that is read: a decoding step reads all weights; a guess
+LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll computes at once
+# For least and most: FLOP/s of one core in float32, of which the tiny model reached 29 to 41 G (bench/results/train-cpu.json);
+# what a token costs against one that is read, if it is trained on (the base is frozen), and if it is written (a guess).
+COSTS = ((80e9, 2, 1), (20e9, 3, 10))
+FILE_BYTES = {"f16": 2, "q8_0": 1.07, "q4_k_m": 0.63}  # of a parameter; q4_k_m's as published for Llama 3.2 3B
 
 Range = tuple[float, float]  # seconds, least and most
-
-
-@dataclass(frozen=True)
-class Chats:
-    """Of each chat of a split: tokens that are read, tokens of its gold answers with their ends, and its document's id."""
-
-    read: tuple[int, ...] = ()
-    answered: tuple[int, ...] = ()
-    owners: tuple[str, ...] = ()
-
-    @property
-    def whole(self) -> tuple[int, ...]:
-        return tuple(read + answer for read, answer in zip(self.read, self.answered, strict=True))
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """What a plan knows of the data. `budgets`: tokens that an answer may take, by task; `budget`: all answers of a chat."""
-
-    train: Chats
-    validation: Chats = Chats()
-    test: Chats = Chats()
-    budgets: dict[str, int] = field(default_factory=dict)
-    budget: int = 0
-
-    @property
-    def longest_answering(self) -> int:
-        """Positions of the longest chat of validation and test, its answers' budget included."""
-        return max((*self.validation.read, *self.test.read), default=0) + self.budget
-
-
-def chat_budget(budgets: Mapping[str, int], layout: Layout) -> int:
-    """The most positions that a chat's answers take: one that spent its budget is still ended before the next question."""
-    if layout == "conversation":
-        return sum(budgets.values()) + max(len(budgets) - 1, 0)
-    return max(budgets.values(), default=0)
 
 
 def estimate_memory(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> dict[str, int]:
@@ -120,45 +82,43 @@ def position_bytes(settings: Settings, model: Architecture) -> int:
     return (cache + 3 * model.intermediate_size + 6 * model.hidden_size) * element_bytes(settings)
 
 
+def estimate_disk(settings: Settings, model: Architecture) -> int:
+    """Bytes of the base in 16 bits, of the merged model that an export reads, and of the exported files."""
+    copies = 1 + bool(settings.export.merge or settings.export.gguf)
+    return int(model.parameters * (2 * copies + sum(FILE_BYTES[quant] for quant in settings.export.gguf)))
+
+
 def estimate_seconds(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> dict[str, Range]:
-    """What each part of the job takes on a processor, in the job's order. Empty for a GPU."""
+    """What training takes on a CPU, and all answering: by the untuned model, the adapter, the exported files. Empty for a GPU.
+
+    A token that is read costs 2 operations a parameter, and attention; other tokens cost `COSTS` times that.
+    """
     if device.kind == "cuda":
         return {}
-    slow, fast = (rate * device.cores for rate in CORE_FLOPS)
-    forward, epochs = token_flops(settings, model, lengths, training=False), settings.train.num_train_epochs
-
-    def answering(chats: Chats, answer: int = 0) -> Range:
-        """`answer`: the most tokens that all answers of a chat take; 0: as many as gold's."""
-        longest = len(chats.read) * answer or sum(chats.answered)
-        least = sum(chats.read) + ANSWER_COST[0] * sum(chats.answered)
-        return least * forward / fast, (sum(chats.read) + ANSWER_COST[1] * longest) * forward / slow
-
-    whole = lengths.train.whole
-    step = settings.train.per_device_train_batch_size * settings.train.gradient_accumulation_steps * device.count
-    seen = settings.train.max_steps * step if settings.train.max_steps > 0 else len(whole) * epochs
-    flops = seen * sum(whole) / max(1, len(whole)) * token_flops(settings, model, lengths, training=True)
-    flops += settings.train.evaluations * sum(lengths.validation.whole) * forward
-    parts = {"training": (flops / fast, flops / slow)}
+    train, export = settings.train, settings.export
+    read = 2 * model.parameters + 2 * model.query_size * lengths.mean * model.num_hidden_layers
+    step = train.per_device_train_batch_size * train.gradient_accumulation_steps * device.count
+    seen = train.max_steps * step if train.max_steps > 0 else len(lengths.train.whole) * train.num_train_epochs
+    chats = [getattr(lengths, name) for name in settings.eval.splits] + [lengths.validation] * len(export.gguf)
+    answers = sum(sum(one.answered) for one in chats)
     if settings.eval.base_model:  # it may not know when to stop
-        parts = {"untuned model on test": answering(lengths.test, lengths.budget)} | parts
-    parts |= {f"adapter on {name}": answering(getattr(lengths, name)) for name in settings.eval.splits}
-    if files := len(settings.export.gguf):
-        low, high = answering(lengths.validation)
-        parts["check of what is exported"] = (files * low, files * high)
-    return parts
+        chats.append(lengths.test)
+        answers += len(lengths.test.read) * lengths.budget
+    # F1 while training: times that all of validation would be answered
+    times = train.evaluations * min(1.0, train.eval_f1_articles / max(1, len(set(lengths.validation.owners))))
 
+    def span(trained: float, known: float, answered: float) -> Range:
+        least, most = (
+            read * (trained * (cost + bool(train.gradient_checkpointing)) + known + answered * slower) / (rate * device.cores)
+            for rate, cost, slower in COSTS
+        )
+        return least, most
 
-def token_flops(settings: Settings, model: Architecture, lengths: Lengths, *, training: bool) -> float:
-    """Floating-point operations a token. A multiply-add counts 2.
-
-    Matrices: 2 a parameter forward, 2 backward (the base is frozen, so no weight gradients), 2 again with checkpointing; LoRA's
-    6. Causal attention: 2 x q x length a layer forward, twice that backward. Head: completion positions' share.
-    """
-    whole = lengths.train.whole
-    attention = 2 * model.query_size * sum(whole) / max(1, len(whole)) * model.num_hidden_layers
-    head = 2 * sum(lengths.train.answered) / max(1, sum(whole)) * model.vocab_size * model.hidden_size
-    forward = 2 * model.matrix_parameters + attention
-    if not training:
-        return forward + head
-    again = forward if settings.train.gradient_checkpointing else 0
-    return forward + again + 2 * model.matrix_parameters + 2 * attention + 6 * adapter_parameters(settings, model) + 3 * head
+    return {
+        "training": span(seen * lengths.mean, train.evaluations * sum(lengths.validation.whole), 0),
+        "answering": span(
+            0,
+            sum(sum(one.read) for one in chats) + times * sum(lengths.validation.read),
+            answers + times * sum(lengths.validation.answered),
+        ),
+    }

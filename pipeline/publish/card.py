@@ -1,7 +1,7 @@
 """The model card: a run's files told to a reader, and to the Hub's leaderboards as `model-index` metadata.
 
 Reads config.yaml, manifest.json, adapter/medner.json, data/audit.json, eval/test/metrics.json and export/parity.json of a run
-folder. What is not there is left out, or said to be missing; no figure is written that a file does not hold.
+folder. What is not there is left out, or said to be missing; no figure is written that is not in a file.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def render_parity(parity: Mapping | None) -> str:
     for name, facts in parity["models"].items():
         changes = [_change(facts["tasks"].get(task)) for task in TASKS]
         prompts = f"{facts['identical_prompts']} of {facts['prompts']}" if "prompts" in facts else ""
-        passed = "yes" if facts["passed"] else "NO"
+        passed = "yes" if facts["passed"] else "undecided" if facts.get("verdict") == "undecided" else "NO"
         rows.append((name, *changes, percent(facts["exact_completions"]), prompts, passed))
     return (
         f"On {parity['documents']} validation articles each file answered what the adapter was asked. Change of F1 in points "
@@ -244,13 +244,12 @@ def render_training(facts: Facts) -> str:
         "- Loss on the answers only; the prompt is read, not learnt",
     ]
     if model.load_in_4bit:
-        lines.append("- Trained over the base in 4 bits (NF4); merged and GGUF files hold the 16-bit base and the adapter")
+        lines.append("- Trained over the base in 4 bits (NF4); merged and GGUF files are of the 16-bit base and the adapter")
     if "examples" in stage:
         lines.append(f"- {stage['examples']} examples, {stage.get('steps')} steps, best step {stage.get('best_step')}")
     hardware = facts.manifest.get("device")
-    seconds = stage.get("training_seconds", stage.get("seconds"))  # the stage's own are those since it was interrupted
-    if hardware or seconds:
-        time = f", {seconds / 60:.1f} minutes of training" if seconds else ""
+    if hardware or "seconds" in stage:
+        time = f", {stage['seconds'] / 60:.1f} minutes of training" if "seconds" in stage else ""
         lines.append(f"- Hardware: {hardware or 'not recorded'}{time}")
     versions = ", ".join(f"{name} {version}" for name, version in facts.manifest.get("versions", {}).items())
     return "\n".join([*lines, *([f"- {versions}"] if versions else [])])

@@ -106,7 +106,7 @@ def _require(path: Path) -> Path:
 
 
 def require_parity(run: Path, uploads: Sequence[Upload]) -> None:
-    """Refuse a GGUF file, or a merged model, that was found to answer worse than the adapter, or a GGUF nobody compared."""
+    """Refuse a GGUF file, or a merged model, that was not shown to answer as the adapter does, or a GGUF nobody compared."""
     path = run / "export" / "parity.json"
     models = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
     names = [one.path for one in uploads if one.path.endswith(".gguf")]
@@ -118,7 +118,7 @@ def require_parity(run: Path, uploads: Sequence[Upload]) -> None:
     merged = ["merged"] if any(one.path.startswith("merged/") for one in uploads) else []
     failed = [name for name in [*names, *merged] if name in models and not models[name]["passed"]]
     if failed:
-        raise InputError(f"{failed[0]} answers otherwise than the adapter: see {path}. Push it all the same with --force.")
+        raise InputError(f"{failed[0]} is not shown to answer as the adapter: see {path}. Push it all the same with --force.")
 
 
 def check_name(repo: str, base: str) -> None:
@@ -131,11 +131,11 @@ def check_name(repo: str, base: str) -> None:
 
 
 def prepare_repository(hub: Hub, folder: RunFolder, repo: str, *, private: bool, force: bool, then: str) -> None:
-    """Create the run's repository and record its name. Raises InputError for one that holds what this run did not send."""
+    """Create the run's repository and record its name. Raises InputError for one that has files which this run did not send."""
     files = list_files(hub, repo, then)
     others = [path for path in files or () if path not in KEPT_BY_THE_HUB]
     if others and folder.manifest.get("repo") != repo and not force:
-        raise InputError(f"{repo} already holds other files ({others[0]}). Choose another --repo, or --force to add to it.")
+        raise InputError(f"{repo} already has other files ({others[0]}). Choose another --repo, or --force to add to it.")
     if folder.manifest.get("repo") != repo:
         folder.record(repo=repo)
     create(hub, repo, private, then)

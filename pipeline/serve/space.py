@@ -1,6 +1,6 @@
 """`medner serve --export-space DIR`: a folder that starts as it is, here by `python app.py` or as a Space on the Hub.
 
-It holds the page's own source and the model (or its Hub id), so nothing of it depends on what lies on this machine.
+It contains the page's own source and the model (or its Hub id), so nothing of it depends on what lies on this machine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Weights & Biases, when this machine is logged in or on request offline: losses while training, validation F1 by generating
-after each epoch, and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes:
-where W&B does not answer, what it should have got is kept in the run's folder, for `wandb sync`.
+"""Weights & Biases, when this machine is logged in or on request offline: losses and validation F1 while training,
+and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes.
 """
 
 from __future__ import annotations
@@ -8,25 +7,8 @@ from __future__ import annotations
 import netrc
 import os
 import secrets
-import sys
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 
-from transformers import TrainerCallback
-
-from data.files import read_jsonl
-from data.schema import TASKS, Document
-from eval.engines.huggingface import ask_model
-from eval.scoring.parse import parse_completions
-from eval.scoring.score import score_predictions
-from pipeline.config import Settings
-from pipeline.hub_reach import is_reachable
 from pipeline.run_folder import RunFolder
-
-WANDB = "https://api.wandb.ai"
-LONGEST_INIT, LONGEST_FINISH = 60, 300  # seconds that W&B may keep the job waiting, first and last
-MONITORED = 16  # validation documents that are answered after each epoch
 
 
 def uses_wandb(report_to: str) -> bool:
@@ -44,10 +26,7 @@ def has_wandb_login() -> bool:
 
 
 def start_tracking(run: RunFolder) -> bool:
-    """Open this run at W&B, the same W&B run when it goes on; offline where W&B does not answer.
-
-    Returns whether W&B is used.
-    """
+    """Point the W&B client at this run, the same W&B run when it goes on. Returns whether W&B is used."""
     if not uses_wandb(run.settings.train.report_to):
         return False
     if "wandb" not in run.manifest:
@@ -57,53 +36,7 @@ def start_tracking(run: RunFolder) -> bool:
     os.environ.setdefault("WANDB_SILENT", "true")
     if run.settings.train.report_to == "offline":
         os.environ["WANDB_MODE"] = "offline"
-    if os.environ.get("WANDB_MODE", "online") == "online" and (fault := open_online(run)):
-        os.environ["WANDB_MODE"] = "offline"
-        kept = run.path / "wandb"
-        print(f"WARNING: W&B: {fault}; the job goes on. What W&B should have got is kept: wandb sync {kept}", file=sys.stderr)
     return True
-
-
-def open_online(run: RunFolder) -> str | None:
-    """The W&B run that the trainer and the evaluation write to. Returns what went wrong, if anything did."""
-    import wandb
-
-    address = os.environ.get("WANDB_BASE_URL") or WANDB
-    if not is_reachable(address):
-        return f"{address} cannot be reached"
-    try:
-        waits = wandb.Settings(init_timeout=LONGEST_INIT, finish_timeout=LONGEST_FINISH)
-        wandb.init(id=run.manifest["wandb"], name=run.path.name, resume="allow", dir=str(run.path), settings=waits)
-    except wandb.Error as error:  # a server in trouble, or a key that it refuses
-        return str(error).strip().split("\n")[0]
-    return None
-
-
-class ValidationF1(TrainerCallback):
-    """After each epoch, answers to a fixed few validation documents: F1 says what the loss does not."""
-
-    def __init__(self, settings: Settings, tokenizer, documents: Sequence[Document], budgets: dict[str, int]):
-        self.settings, self.tokenizer, self.documents, self.budgets = settings, tokenizer, documents[:MONITORED], budgets
-
-    def on_epoch_end(self, args, state, control, model=None, **kwargs):
-        if not state.is_world_process_zero:
-            return
-        import wandb
-
-        settings = self.settings
-        with tempfile.TemporaryDirectory() as folder:
-            path = ask_model(
-                model,
-                self.tokenizer,
-                self.documents,
-                Path(folder) / "completions.jsonl",
-                layout=settings.train.layout,
-                max_new_tokens=settings.eval.max_new_tokens or self.budgets,
-                batch_tokens=settings.eval.batch_tokens,
-                progress=False,
-            )
-            scores = score_predictions(self.documents, parse_completions(row for _, row in read_jsonl(path)))["tasks"]
-        wandb.log({f"validation/f1_{task}": scores[task]["f1"] for task in TASKS} | {"train/global_step": state.global_step})
 
 
 def stop_tracking() -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from data.schema import InputError
 from pipeline.config import Settings
 from pipeline.training.distributed import count_processes, is_first_process, wait_for_all
-from pipeline.training.examples import Example
+from pipeline.training.loss_mask import Example
+from pipeline.training.validation_f1 import Score, score_at_evaluations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -33,34 +34,29 @@ def train_adapter(
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
     owners: Sequence[str] = (),
+    score: Score | None = None,
 ) -> dict:
     """Train `model`'s adapter and save the best to folder/adapter. Returns losses and counts for the manifest.
 
-    `owners`: the document id of each example of `train`, named where its loss is no number. Raises KeyboardInterrupt where a
-    signal ended the training, after saving a checkpoint.
+    `owners`: the document id of each example of `train`, named where its loss is no number. `score`: figures of the model at
+    each evaluation, beside its loss. Raises KeyboardInterrupt where a signal ended the training, after saving a checkpoint.
     """
+    from pipeline.training.callbacks import StopOnSignal
     from pipeline.training.checkpoints import last_checkpoint, require_finite
-    from pipeline.training.interruption import StopOnSignal
-    from pipeline.training.memory import train_within_memory
-    from pipeline.training.progress import seconds_trained
 
     wait_for_all()
+    trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
+    refuse_infinite_loss(trainer, train, owners)
+    if score:
+        score_at_evaluations(trainer, score)
     stop = StopOnSignal()
-
-    def attempt(settings: Settings) -> SFTTrainer:
-        stop.restore()  # where an attempt before it ran out of memory
-        trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
-        refuse_infinite_loss(trainer, train, owners)
-        for callback in (*callbacks, stop):
-            trainer.add_callback(callback)
-        checkpoint = last_checkpoint(folder / "checkpoints")
-        if checkpoint and is_finished(checkpoint, settings, len(train), bool(validation)):
-            load_finished(trainer, checkpoint)
-        else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return trainer
-
-    trainer = train_within_memory(attempt, settings, model)
+    for callback in (*callbacks, stop):
+        trainer.add_callback(callback)
+    checkpoint = last_checkpoint(folder / "checkpoints")
+    if checkpoint and is_finished(checkpoint, settings, len(train), bool(validation)):
+        load_finished(trainer, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.stopped:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}")
     require_finite(model, trainer.state.global_step)
@@ -73,16 +69,19 @@ def train_adapter(
         part.replace(folder / "adapter")
     trainer.accelerator.wait_for_everyone()
     state = trainer.state
+    best = next((row for row in state.log_history if "eval_loss" in row and row["step"] == state.best_global_step), {})
     return {
         "steps": state.global_step,
-        "batch": [trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps],
-        "training_seconds": seconds_trained(state.log_history),
         "train_loss": mean_loss(state.log_history),
-        "validation_loss": state.best_metric,
+        "validation_loss": best.get("eval_loss"),
+        "validation_f1": best.get("eval_f1"),
         "best_step": state.best_global_step,
         "examples": len(train),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "losses": [{k: v for k, v in row.items() if k in ("step", "loss", "eval_loss")} for row in state.log_history],
+        "losses": [
+            {key: value for key, value in row.items() if key in ("step", "loss", "eval_loss") or key.startswith("eval_f1")}
+            for row in state.log_history
+        ],
     }
 
 
@@ -150,6 +149,8 @@ def check_training(settings: Settings, examples: int, validate: bool, folder: Pa
     from transformers.training_args import OptimizerNames
 
     train, lora = settings.train, settings.lora
+    if train.best_by == "f1" and not train.eval_f1_articles:
+        raise InputError("train.best_by=f1: train.eval_f1_articles=0 answers no validation article; give it some")
     for name, value, known in (
         ("optim", train.optim, [one.value for one in OptimizerNames]),
         ("lr_scheduler_type", train.lr_scheduler_type, [one.value for one in SchedulerType]),
@@ -184,8 +185,8 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
+    from pipeline.training.callbacks import TrainingBar
     from pipeline.training.checkpoints import Patience, SealedCheckpoints
-    from pipeline.training.progress import Clock, TrainingBar
 
     validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
     trainer = SFTTrainer(
@@ -199,7 +200,6 @@ def make_trainer(
         make_adapter_float32(model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar())
-    trainer.add_callback(Clock())
     if validation:
         trainer.add_callback(Patience(settings.train.early_stopping_patience))
     trainer.add_callback(SealedCheckpoints())
@@ -260,8 +260,8 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=validate,
-        metric_for_best_model="eval_loss",
-        greater_is_better=False,
+        metric_for_best_model=f"eval_{train.best_by}",
+        greater_is_better=train.best_by == "f1",
         logging_steps=max(1, steps // 50),
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is no number stops the training

@@ -12,8 +12,8 @@ from data.schema import Document
 from pipeline.config import apply_settings
 from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import make_plan
-from pipeline.plan.from_corpus import usual_lengths
 from pipeline.plan.hardware import named_device
+from pipeline.plan.lengths import usual_lengths
 
 FIGURES = {"articles_per_second": 2.0, "tokens_per_second": 900.0, "matrix_share": 0.1, "padding": 0.2, "peak_memory": 2**30}
 

@@ -124,7 +124,7 @@ def test_faults_are_one_line_with_file_and_place(tmp_path, text, reason):
     ],
 )
 def test_declared_entities_are_refused(tmp_path, head):
-    with pytest.raises(InputError, match=r"corpus\.xml:1: the XML holds the entity"):
+    with pytest.raises(InputError, match=r"corpus\.xml:1: the XML contains the entity"):
         read_bioc(write(tmp_path, document(), head=head))
 
 

@@ -101,7 +101,8 @@ def test_again_changes_nothing_and_a_file_of_ones_own_is_kept(archive, tmp_path,
     assert [fetch_into(out, archive[0], "--sha256", archive[1]) for _ in range(2)] == [0, 0]
     (out / "test.jsonl").write_text("mine\n", encoding="utf-8")
     assert fetch_into(out, archive[0], "--sha256", archive[1]) == 2
-    assert "holds something else" in capsys.readouterr().err and (out / "test.jsonl").read_text(encoding="utf-8") == "mine\n"
+    assert "exists already with other content" in capsys.readouterr().err
+    assert (out / "test.jsonl").read_text(encoding="utf-8") == "mine\n"
 
 
 def test_a_name_that_climbs_out_of_the_archive_writes_nothing_there(tmp_path):
@@ -123,8 +124,8 @@ def part(split: str) -> dict[str, str]:
     ("content", "said"),
     [
         (b"not a zip", "not a zip archive"),
-        (pack({"other.txt": "x"}), "holds no CDR_TrainingSet.PubTator.txt and no"),
-        (pack(part("train") | part("test")), "holds no CDR_DevelopmentSet.PubTator.txt;"),
+        (pack({"other.txt": "x"}), "contains no CDR_TrainingSet.PubTator.txt and no"),
+        (pack(part("train") | part("test")), "contains no CDR_DevelopmentSet.PubTator.txt;"),
         (pack(texts() | {fetch.FILES["test"]: "1|t|A title alone\n"}), "CDR_TestSet.PubTator.txt:1: the title of '1'"),
         (pack(texts())[:-40], "not a zip archive"),
     ],

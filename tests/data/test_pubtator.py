@@ -109,7 +109,7 @@ HEAD = "1|t|gout after zol\n1|a|More gout.\n"
         (HEAD + "1\tCID\tC1|C2\tD1", 3, "neither a mention nor a relation"),
         (HEAD + "1\tGAD\tC1\tD1", 3, "neither a mention nor a relation"),
         (HEAD + HEAD, 3, "duplicate document id '1'"),
-        ("1|t|go|ut\n1|a|x\n1\t0\t5\tgo|ut\tDisease\tD1", 3, "hold '|'"),
+        ("1|t|go|ut\n1|a|x\n1\t0\t5\tgo|ut\tDisease\tD1", 3, "contain '|'"),
         ("1|t|go|t|ut\n1|a|x\n1\t0\t7\tgo|t|ut\tDisease\tD1", 3, "broken line"),
         ("1|t|gout\n1|a|\n1\t3\t5\tt\n\tDisease\tD1", 3, "at least 5 fields"),
         ("1|t|a b\n1|a|c\n1\t2\t5\tb c\tDisease\tD1", 3, "bad offset"),  # over the joint of title and text

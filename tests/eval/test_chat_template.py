@@ -17,6 +17,7 @@ from eval.chat_template import read_template
 from eval.completions import write_completions
 from eval.engines import openai as engine_openai
 from eval.engines.client import Server
+from pipeline.training.loss_mask import masked_ids
 
 # Llama 3's special tokens, and those of SmolLM2, whose begin token is also its turn marker.
 LLAMA_3 = [
@@ -63,7 +64,7 @@ def test_the_special_ids_of_a_chat_are_the_templates_whatever_its_texts(family, 
     assert [[i for i in turn if i in special] for turn in turns] == [[i for i in turn if i in special] for turn in plain]
     said = [answers.draw(texts) for _ in prompts] if answers else prompts
     try:
-        ids, mask = template.masked_ids(prompts, said)
+        ids, mask = masked_ids(template, prompts, said)
     except InputError:  # an answer that begins with a line break would go on from the prompt's own token
         return
     special_ids = [i for turn in plain for i in turn if i in special]

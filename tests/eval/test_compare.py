@@ -87,5 +87,5 @@ def test_different_test_sets_are_refused(other, said):
 def test_answers_of_other_documents_are_refused():
     with pytest.raises(InputError, match="no prediction for document 'd29'"):
         compare(DOCUMENTS, answers(DOCUMENTS, right=True), answers(DOCUMENTS[:-1], right=True))
-    with pytest.raises(InputError, match="which the gold does not hold"):
+    with pytest.raises(InputError, match="which the gold does not have"):
         compare(DOCUMENTS[:-1], answers(DOCUMENTS, right=True), answers(DOCUMENTS[:-1], right=True))

@@ -147,7 +147,7 @@ ROW = {"document": "1", "task": "chemicals", "items": ["Zol"]}
         (rows(ROW | {"task": "genes"}), ":1", 'expected "document"'),
         (rows(ROW | {"items": "Zol"}), ":1", "must be a list"),
         (rows(ROW | {"items": [1]}), ":1", "not a name"),
-        (rows(ROW | {"items": ["a|b"]}), ":1", "hold '|'"),
+        (rows(ROW | {"items": ["a|b"]}), ":1", "contain '|'"),
         (rows(ROW | {"items": ["a\nb"]}), ":1", "line break"),
         (rows(ROW | {"task": "relations", "items": [["a"]]}), ":1", "pair"),
         (rows({"document": "1", "task": "chemicals"}), ":1", '"completion" must be a string'),

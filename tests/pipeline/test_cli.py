@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +16,9 @@ from articles import invent
 from data.files import write_jsonl, write_text
 from data.prompts import render_prompt
 from data.readers.rows import document_rows
+from data.schema import Document, InputError, Mention
 from pipeline.cli import main
-from pipeline.run_folder import open_run
+from pipeline.run_folder import open_run, read_run
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}
 GOOD = json.dumps({"prompt": render_prompt("A text.", "chemicals"), "completion": "- a"})
@@ -81,8 +81,8 @@ BAD = [
     ("a,b,c\n", ":1: neither instruct JSONL"),
     ("\ufeff", ": the file is empty"),
     (b"\x1f\x8b\x08\x00", ": is packed with gzip; unpack it first"),
-    (b"7|t|Z\x00l\n", ":1: holds a NUL byte"),
-    ('{"prompt": ' + "9" * 5000 + "}", ":1: holds a number of thousands of digits"),
+    (b"7|t|Z\x00l\n", ":1: contains a NUL byte"),
+    ('{"prompt": ' + "9" * 5000 + "}", ":1: contains a number of thousands of digits"),
     ('{"prompt": ' + "[" * 5000, ":1: JSON nested too deeply"),
 ]
 
@@ -111,9 +111,9 @@ def test_a_bad_corpus_is_one_line_with_its_place(tmp_path, capsys, command, cont
         ("--config none.yaml", "none.yaml: no such file"),
         ("--set model.name=./none", "model.name=./none: no config.json there"),
         ("--set model.name=none --fresh", "model.name=none: no config.json there"),
-        ("--set data.seed=3", "holds a run with data.seed=42, not 3"),
+        ("--set data.seed=3", "has a run with data.seed=42, not 3"),
         ("--set publish.repo=a/b/c", "must be USER/NAME"),
-        ("--data {other}", "holds a run on other data"),
+        ("--data {other}", "has a run on other data"),
         ("--data {folder}", "is a directory, expected a file"),
         ("--data {folder}/none --fresh", "no such file"),
         ("--set data.test={other}", "a given split needs data.train, data.validation and data.test"),
@@ -157,8 +157,32 @@ def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_2(corpus, capsy
     assert main(below_a_file) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith(f"medner data convert: {corpus}") and "choose a folder" in err and err.count("\n") == 1
-    with pytest.raises(OSError):
+    with pytest.raises(InputError):
         main([*below_a_file, "--debug"])
+
+
+WRITERS = [
+    "run --preset tiny --data {corpus} --out {place}",
+    "train --preset tiny --data {corpus} --out {place}",
+    "data convert {corpus} {place} --to instruct",
+    "data fetch bc5cdr --from {corpus} --out {place}",
+    "evaluate --model {corpus} --data {corpus} --out {place}",
+    "extract text --model {corpus} --out {place}.jsonl",
+    "serve --model {corpus} --export-space {place}",
+]
+NO_PLACES = ["{folder}/corpus.jsonl/below", "{folder}/" + 300 * "x", "/proc/x", "/sys/kernel/x"]
+NO_PLACES = [place for place in NO_PLACES if place.startswith("{") or Path(place).parent.exists()]
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_what_cannot_be_written_is_told_by_every_command_before_it_works(corpus, tmp_path, capsys, command, place):
+    place = place.format(folder=tmp_path)
+    before = files_of(tmp_path)
+    assert main(command.format(corpus=corpus, place=place).split()) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith(f"medner {name_of(command)}: {place}") and "choose a folder that can be written" in err
+    assert err.count("\n") == 1 and files_of(tmp_path) == before
 
 
 @pytest.mark.slow
@@ -194,15 +218,93 @@ def test_what_bitsandbytes_says_of_a_kernel_on_a_cpu_is_no_news(capsys):
     assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
-@pytest.mark.parametrize(("number", "cure"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "choose a folder")])
-def test_a_full_disk_and_a_read_only_folder_name_the_path(corpus, tmp_path, monkeypatch, capsys, number, cure):
-    def fail(self, *_, **__):
-        raise OSError(number, os.strerror(number), str(self))
+@pytest.mark.parametrize("command", [WRITERS[0].replace("place", "out"), "data convert {corpus} {out} --to instruct"])
+def test_a_disk_that_fills_up_is_told_with_the_path(corpus, tmp_path, command):
+    """A file may have 2,000 bytes, and the corpus has more: the write fails for real, in a process of its own."""
+    out = tmp_path / "out"
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); from pipeline.cli import main; "
+    words = command.format(corpus=corpus, out=out).split()
+    done = subprocess.run([sys.executable, "-c", f"{limit}sys.exit(main({words!r}))"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"medner {name_of(command)}: {out}")
+    assert done.stderr.endswith("free some space, and give the same command again\n") and done.stderr.count("\n") == 1
+    assert not any(path.name.endswith(".part") for path in tmp_path.rglob("*"))
 
-    monkeypatch.setattr(Path, "write_text", fail)
+
+def test_a_disk_without_room_for_checkpoints_is_told_before_the_base_is_scored(corpus, tmp_path, monkeypatch, capsys):
+    free = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     assert main(["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run")]) == 2
+    assert "Training, with its checkpoints, needs" in capsys.readouterr().err and not (tmp_path / "run/eval").exists()
+
+
+SEEN_LATE = {
+    "train.optim=foo": "train.optim=foo",
+    "train.lr_scheduler_type=foo": "train.lr_scheduler_type=foo",
+    "lora.target_modules=foo": "lora.target_modules",
+    "lora.lora_dropout=7": "lora.lora_dropout=7: must be below 1",
+    "train.seed=-1": "train.seed=-1: must be at least 0",
+    "train.learning_rate=.inf": "must be a finite number",
+    "train.learning_rate=.nan": "must be a finite number",
+    "train.max_steps=0": "must be -1",
+    "train.max_steps=-5": "must be -1",
+    "train.warmup_steps=-1": "train.warmup_steps=-1: must be at least 0",
+    "publish.repo=a/b/c": "must be USER/NAME",
+    "model.name={corpus}": "no config.json there",
+}
+
+
+@pytest.mark.parametrize("setting", SEEN_LATE)
+def test_a_setting_that_cannot_be_is_told_before_anything_is_scored(corpus, tmp_path, capsys, setting):
+    command = ["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run"), "--set"]
+    assert main([*command, setting.format(corpus=corpus)]) == 2
+    err = [line for line in capsys.readouterr().err.splitlines() if ": done in" not in line]
+    assert len(err) <= 2 and err[0].startswith("medner run: ") and SEEN_LATE[setting] in err[0], err
+    assert not (tmp_path / "run/eval").exists() and len(err[0]) < 300
+
+
+def test_a_setting_that_failed_is_corrected_or_left_out_without_starting_over(corpus, tmp_path, monkeypatch, capsys):
+    from pipeline import run as job
+
+    monkeypatch.setattr(job, "STAGES", {name: job.STAGES[name] for name in ("data", "plan")})
+    command = ["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run")]
+    for given in (["--set", "train.optim=foo"], ["--set", "lora.target_modules=foo"]):
+        assert main([*command, *given]) == 2
+    assert main([*command, "--set", "lora.target_modules=all-linear"]) == 0
+    settings = read_run(tmp_path / "run").settings
+    assert settings.train.optim == "adamw_torch" and len(settings.lora.target_modules) == 7
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"model": {}}'])
+def test_a_tokenizer_that_cannot_be_read_is_refused(corpus, tmp_path, capsys, content):
+    path = tmp_path / "tokenizer.json"
+    if content:
+        path.write_text(content)
+    assert main(["data", "audit", str(corpus), "--tokenizer", str(path)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"medner run: {tmp_path / 'run'}/") and cure in err and err.count("\n") == 1
+    assert err.startswith(f"medner data audit: --tokenizer {path}: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run --out {run}", "evaluate {run}", "export {run}", "push {run}", "compare {run} {run}"])
+def test_a_run_of_a_later_version_says_so_to_every_command(corpus, tmp_path, capsys, command):
+    run = open_run(tmp_path / "run", {"model.name": "tiny"}, {"file": corpus}, fresh=False)
+    run.record(format=99)
+    assert main(command.format(run=run.path).split()) == 2
+    err = capsys.readouterr().err
+    assert "later than this one" in err and "update medner" in err and err.count("\n") == 1
+
+
+FOLDED_FOR_EVER = "ǰẖẗẘẙẚΐΰὐὒὔὖᾶῆῖῒΐῗῢΰῤῦῧῶŉև"
+
+
+@pytest.mark.parametrize("command", ["data audit {file}", "score {file} {file}", "data convert {file} {file}.x --to pubtator"])
+def test_letters_that_fold_into_themselves_stop_no_command(tmp_path, capsys, command):
+    names = [f"na{letter}me" for letter in FOLDED_FOR_EVER]
+    mentions = tuple(Mention(name, "Chemical") for name in names)
+    rows = document_rows([Document("d", f"{' '.join(names)} stand here.", None, mentions, ())])
+    file = write_jsonl(tmp_path / "corpus.jsonl", rows)
+    assert main(command.format(file=file).split()) == 0
+    shown = capsys.readouterr().out
+    assert not command.startswith("score") or shown.splitlines()[2].split()[1] == "100.0"
 
 
 def test_work_that_fails_is_one_line_and_exit_code_1(corpus, monkeypatch, capsys):
@@ -220,7 +322,9 @@ def test_a_command_that_is_none_is_exit_code_2(arguments):
 
 
 def name_of(command):
-    return command.partition(" -")[0].partition(" {")[0]
+    """The command's whole name: "data fetch" of "data fetch bc5cdr --out x"."""
+    words = command.split()
+    return " ".join(words[: 2 if words[0] == "data" else 1])
 
 
 def test_settings_prints_every_setting_with_its_type_default_and_meaning(capsys):

@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy
 import pytest
 from fixed_run import make_run
+from gguf import GGUFReader
 
 from data.schema import Document
 from data.split import read_split_folder
@@ -45,6 +47,10 @@ def test_two_runs_are_compared_on_the_same_articles(runs, capsys):
     assert main(["compare", *map(str, runs), "--split", "validation"]) == 0
     shown = capsys.readouterr().out
     assert "right" in shown and "silent" in shown and "same 3 documents" in shown
+    assert "|" not in shown and "**" not in shown, "a table for a terminal, not Markdown's source"
+    words = " ".join(shown.split())
+    assert "3 articles: under 30, these intervals are too narrow" in words
+    assert "corrected: by Holm's method, since 5 rows are tested at once" in words
 
 
 @pytest.mark.parametrize(
@@ -83,4 +89,40 @@ def test_an_export_is_written_compared_and_recorded(made, tmp_path, capsys):
     (name,) = facts["files"]
     assert name.endswith(".f16.gguf") and (run / "export" / name).is_file() and (run / "export/Modelfile").is_file()
     assert (run / "export/merged/model.safetensors").is_file() and facts["parity"].keys() == {"merged", name}
-    assert not facts["parity"][name]["lossy"] and read_run(run).manifest["stages"]["export"]["files"] == [name]
+    assert facts["parity"][name]["verdict"] == "undecided" and read_run(run).manifest["stages"]["export"]["files"] == [name]
+
+
+@pytest.fixture(scope="module")
+def exporting(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("exporting"), ["export.gguf=f16"])
+
+
+@pytest.mark.slow
+def test_a_file_that_answers_otherwise_fails_the_whole_job(exporting, tmp_path, capsys):
+    """Three articles leave a good file undecided: the job is done, `export` says 1 and nothing is pushed. A spoilt one: 1."""
+    good, spoilt = (shutil.copytree(exporting, tmp_path / name) for name in ("good", "spoilt"))
+    assert main(["run", "--out", str(good)]) == 0
+    shown = capsys.readouterr().out
+    (file,) = (good / "export").glob("*.f16.gguf")
+    assert f"{file.name}: UNDECIDED, F1 +0.0 points" in shown
+    assert "3 validation articles are too few: even a file that loses nothing would pass 0 of 100 such checks" in shown
+    before = read_parity(good)["models"][file.name]
+    assert main(["export", str(good), "--gguf", "q8_0"]) == 1
+    both = read_parity(good)
+    assert both["models"][file.name] == before and len(both["models"]) == 2 and file.is_file()
+    assert main(["push", str(good), "--repo", "someone/Llama-thing"]) == 2
+    assert "is not shown to answer as the adapter" in capsys.readouterr().err
+
+    (spoilt / "export").mkdir()
+    broken = Path(shutil.copy(file, spoilt / "export"))
+    (tensor,) = (tensor for tensor in GGUFReader(broken, "r+").tensors if tensor.name == "token_embd.weight")
+    tensor.data[:] = numpy.roll(tensor.data, 1, axis=0)
+    tensor.data.base.flush()
+    assert main(["run", "--out", str(spoilt)]) == 1
+    shown = capsys.readouterr().out
+    assert f"{file.name}: FAILED" in shown and "of answers are equal, fewer than 90%" in shown
+    assert read_parity(spoilt)["models"][file.name]["verdict"] == "failed"
+
+
+def read_parity(run: Path) -> dict:
+    return json.loads((run / "export/parity.json").read_text(encoding="utf-8"))

@@ -179,7 +179,7 @@ def test_what_cannot_answer_is_refused_before_anything_is_loaded(fault, flags, m
         (["--min-precision", "0.9", "--markdown"], "give one of them"),
         (["--min-precision", "0.9", "--split", "validation"], "use --split test"),
         (["--min-precision", "1.5"], "between 0 and 1"),
-        (["--grounded", "--listed-sides", "--engine", "openai", "--model", "http://127.0.0.1:9"], "cannot hold relations"),
+        (["--grounded", "--listed-sides", "--engine", "openai", "--model", "http://127.0.0.1:9"], "cannot keep relations"),
     ],
 )
 def test_flags_of_which_one_would_do_nothing_are_refused(flags, message, run, capsys):

@@ -61,6 +61,6 @@ def test_a_write_that_fails_leaves_nothing(code, name, base, adapter, tmp_path):
     process = start(code, base, adapter, tmp_path / name, before=SMALL_FILES)
     errors = process.communicate()[1]
     assert process.returncode == 1
-    assert "RuntimeError: The disk is full" in errors
+    assert "InputError: The disk is full" in errors
     assert "run the same command again" in errors
     assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,8 @@ from pipeline.base_model import TINY
 from pipeline.cli import main
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.model import DATE, load_tokenizer
-from pipeline.training.examples import answer_budgets, encode_documents
+from pipeline.plan.lengths import answer_budgets
+from pipeline.training.loss_mask import encode_documents
 
 pytestmark = [
     pytest.mark.slow,

@@ -109,6 +109,6 @@ def test_a_disk_without_room_is_told_before_anything_is_written(base, adapter, t
     vast = shutil.copytree(base, tmp_path / "vast")
     with (vast / "model.safetensors").open("r+b") as file:
         file.truncate(shutil.disk_usage(tmp_path).free + 10**9)  # a hole: takes no room itself
-    with pytest.raises(RuntimeError, match=r"needs [\d,]+ bytes and .* has [\d,]+ free"):
+    with pytest.raises(InputError, match=r"needs [\d,]+ bytes and .* has [\d,]+ free"):
         merge_adapter(vast, adapter, tmp_path / "merged")
     assert not list(tmp_path.glob("*merged*"))

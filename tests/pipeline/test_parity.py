@@ -13,6 +13,7 @@ from gguf import GGUFReader
 from tiny_llama import save_adapter, save_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
+from data.prompts import render_answer
 from data.schema import Document, InputError, Mention, Relation
 from eval.chats import plan_chats
 from eval.completions import write_completions
@@ -24,15 +25,15 @@ from pipeline.export.parity import (
     _open_merged,
     check_parity,
     compare_answers,
+    decide,
     describe_failures,
-    is_lossy,
-    passes,
+    describe_power,
     read_answers,
     render_parity,
 )
 from pipeline.export.quantise import quantise_gguf
 from pipeline.publish.push import require_parity
-from pipeline.training.examples import encode_documents
+from pipeline.training.loss_mask import encode_documents
 
 NAMES = [("benzodiazepine", "nephropathy"), ("chlorophenol", "hepatitis"), ("lithium", "tremor"), ("α-methionine", "seizure")]
 TOKENS = 40
@@ -130,7 +131,7 @@ def test_a_corrupted_tensor_is_refused(run, tmp_path):
     parity = check(run, [broken], out=tmp_path / "parity.json")
     assert not parity["passed"]
     assert parity["models"]["broken.f16.gguf"]["identical_prompts"] == 300
-    assert any("F1 -" in line and line.endswith("lost") for line in describe_failures(parity))
+    assert any("F1 -" in line and line.endswith("it lost") for line in describe_failures(parity))
 
 
 @pytest.mark.slow
@@ -188,37 +189,55 @@ def test_comparison_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("change", "micro", "identical", "exact", "passed"),
+    ("change", "micro", "identical", "exact", "verdict"),
     [
-        (True, True, 9, 0.95, True),
-        (False, True, 9, 0.95, False),
-        (True, False, 9, 0.95, False),
-        (True, True, 8, 0.95, False),
-        (True, True, 9, 0.85, False),
+        (True, True, 9, 0.95, "passed"),
+        (False, True, 9, 0.95, "undecided"),
+        (True, False, 9, 0.95, "undecided"),
+        (True, True, 8, 0.95, "failed"),
+        (True, True, 9, 0.85, "failed"),
     ],
 )
-def test_what_passes(change, micro, identical, exact, passed):
+def test_what_passes(change, micro, identical, exact, verdict):
     facts = {"prompts": 9, "identical_prompts": identical, "exact_completions": exact, "least_exact": 0.9}
-    assert passes({**facts, "micro": {"passed": micro}, "tasks": {"chemicals": {"passed": change}}}) is passed
+    micro, change = ({"passed": ok, "ci95": [-0.1, 0.1]} for ok in (micro, change))
+    assert decide({**facts, "micro": micro, "tasks": {"chemicals": change}}) == verdict
 
 
 def test_a_failure_says_whether_something_was_lost_or_too_little_is_known():
     few = DOCUMENTS[:8]
     kept = {key: row for key, row in rows().items() if key[0] in {one.id for one in few}}
     facts = compare_answers(few, kept, kept) | {"least_exact": 0.9}
-    parity = {"documents": 8, "models": {"x.gguf": {**facts, "passed": passes(facts)}}}
-    assert not passes(facts)
-    assert "too few documents (8) to exclude a loss" in next(iter(describe_failures(parity)))
-    assert render_parity(parity).startswith("x.gguf: NOT SHOWN to be as good, F1 +0.0 points")
+    parity = {"documents": 8, "models": {"x.gguf": {**facts, "passed": False}}}
+    assert decide(facts) == "undecided"
+    assert "so large a loss is neither shown nor excluded" in next(iter(describe_failures(parity)))
+    shown = render_parity(parity)
+    assert shown.startswith("x.gguf: UNDECIDED, F1 +0.0 points")
+    assert "8 validation articles are too few: even a file that loses nothing would pass 0 of 100 such checks; about " in shown
 
 
-def test_what_fails_a_whole_job_is_a_loss_that_is_shown():
+def test_as_many_articles_as_it_says_would_do():
+    """Forty articles of four items each are too few; as many as it then asks for pass what loses nothing."""
+    def told(count: int) -> str:
+        some = [document(number, *NAMES[number % 4]) for number in range(count)]
+        asked = [(one, task) for one in some for task in one.tasks]
+        right = {
+            (one.id, task): {"document": one.id, "task": task, "completion": render_answer(one.gold(task)), "finish": "stop"}
+            for one, task in asked
+        }
+        return describe_power(compare_answers(some, right, right), count)
+
+    few = told(40)
+    assert few.startswith("40 validation articles are too few")
+    assert told(int(few.split(" about ")[1].split()[0])).split(":")[0].endswith("are enough")
+
+
+def test_what_fails_is_a_loss_that_is_shown():
     same = compare_answers(DOCUMENTS, rows(), rows()) | {"least_exact": 0.9}
-    assert not is_lossy(same)
-    assert is_lossy(same | {"exact_completions": 0.85})
-    assert is_lossy(same | {"prompts": 9, "identical_prompts": 8})
-    assert is_lossy(same | {"micro": {"passed": False, "ci95": [-0.05, -0.01]}})
-    assert not is_lossy(same | {"micro": {"passed": False, "ci95": [-0.05, 0.01]}})
+    assert decide(same) != "failed"
+    assert decide(same | {"exact_completions": 0.85}) == decide(same | {"prompts": 9, "identical_prompts": 8}) == "failed"
+    assert decide(same | {"micro": {"passed": False, "ci95": [-0.05, -0.01]}}) == "failed"
+    assert decide(same | {"micro": {"passed": False, "ci95": [-0.05, 0.01]}}) == "undecided"
 
 
 def test_an_adapter_that_was_not_asked_everything_is_told(tmp_path):

@@ -253,7 +253,7 @@ def test_another_models_repository_is_left_alone(server, run):
     server.repositories[REPO] = Repository(private=False, files={"model.bin": {"size": 3, "oid": "0" * 40}})
     done = push(server, run)
     assert done.returncode == 2
-    assert "already holds other files (model.bin)" in last_line(done)
+    assert "already has other files (model.bin)" in last_line(done)
     assert list(server.repositories[REPO].files) == ["model.bin"]
     done = push(server, run, force=True)
     assert done.returncode == 0, done.stderr

@@ -71,9 +71,9 @@ def test_the_same_command_or_less_of_it_goes_on(run, data, explicit):
 @pytest.mark.parametrize(
     ("explicit", "message"),
     [
-        ({"train.max_steps": 3}, "holds a run with train.max_steps=2, not 3"),
-        ({"train.learning_rate": 1.0}, "holds a run with train.learning_rate=0.0002, not 1.0"),
-        ({"data.seed": 7}, "holds a run with data.seed=42, not 7"),
+        ({"train.max_steps": 3}, "has a run with train.max_steps=2, not 3"),
+        ({"train.learning_rate": 1.0}, "has a run with train.learning_rate=0.0002, not 1.0"),
+        ({"data.seed": 7}, "has a run with data.seed=42, not 7"),
     ],
 )
 def test_what_a_finished_stage_read_cannot_be_changed(run, data, explicit, message):
@@ -165,7 +165,7 @@ def test_other_data_is_refused_and_the_same_from_elsewhere_is_not(run, data, tmp
     moved = {"file": write_text(tmp_path / "moved.jsonl", "some rows")}
     assert open_run(run.path, {}, moved, fresh=False).done("data")
     data["file"].write_text("other rows", encoding="utf-8")
-    with pytest.raises(InputError, match=r"holds a run on other data \(.*corpus.jsonl\)"):
+    with pytest.raises(InputError, match=r"has a run on other data \(.*corpus.jsonl\)"):
         open_run(run.path, {}, data, fresh=False)
 
 

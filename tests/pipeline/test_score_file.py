@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,10 @@ def test_what_a_file_does_not_speak_of_is_not_scored_and_said(kept, lacking, gol
     assert metrics["micro"]["f1"] == metrics["macro"]["f1"] == 1
     assert main(["score", str(gold), str(tmp_path / "partial.txt")]) == 0
     text = capsys.readouterr().out
-    assert f"NOT SCORED: {lacking} are not scored, since the predictions file holds none; relations" in text
+    assert f"NOT SCORED: {lacking} are not scored, since the predictions file has none; relations" in text
     assert not any(line.startswith(("relations", lacking)) for line in text.splitlines())
     everything = score(capsys, tmp_path / "partial.txt", gold)
-    assert everything["not_scored"] == dict.fromkeys([lacking, "relations"], "the gold file holds none")
+    assert everything["not_scored"] == dict.fromkeys([lacking, "relations"], "the gold file has none")
 
 
 def test_an_answer_that_is_rightly_empty_is_no_fault(tmp_path, capsys):
@@ -106,3 +107,79 @@ def test_what_gold_does_not_ask_is_said(tmp_path, capsys):
 
 def test_the_official_rules_take_no_allowance(gold, capsys):
     assert main(["score", str(gold), str(gold), "--official", "--allow-missing"]) == 2
+
+
+def completion(document: Document, task: str, text: str) -> dict:
+    return {"document": document.id, "task": task, "completion": text, "finish": "stop"}
+
+
+def test_completions_are_read_both_ways_and_lists_are_not(gold, tmp_path, capsys):
+    """A chat model that numbers its list has answered; strictly it has not, and both figures are given."""
+    written = {"chemicals": "Here they are:\n1. **Zol**", "diseases": "- gout", "relations": "- Zol | gout"}
+    path = predicted(tmp_path, [completion(d, task, text) for d in DOCUMENTS for task, text in written.items()])
+    found = score(capsys, gold, path)["readings"]
+    assert found["compared"] == "strict" and found["lenient"]["rates"]["repaired"] == pytest.approx(1 / 3)
+    assert [found[name]["tasks"]["chemicals"]["f1"] for name in ("strict", "lenient")] == [0, 1]
+    assert main(["score", str(gold), str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "Two readings of the answers" in shown and "in 33.3 % of answers" in " ".join(shown.split())
+    assert "readings" not in score(capsys, gold, predicted(tmp_path, [row(d, task) for d in DOCUMENTS for task in TASKS]))
+
+
+def test_both_readings_leave_out_what_is_not_scored_and_count_what_is_missing(gold, tmp_path, capsys):
+    path = predicted(tmp_path, [completion(DOCUMENTS[0], "chemicals", "1. Zol")])
+    found = score(capsys, gold, path, "--allow-missing")["readings"]
+    for name, right in (("strict", 0), ("lenient", 1)):
+        assert list(found[name]["tasks"]) == ["chemicals"] and found[name]["rates"]["missing"] == 0.75
+        assert found[name]["tasks"]["chemicals"]["tp"] == right
+
+
+# An untuned model's answers to "chemicals", as strict and lenient reading take them: items, or the fault.
+WRITTEN = [
+    ("- lithium\n- Li", ["lithium", "Li"], ["lithium", "Li"]),
+    ("-", "empty", "empty"),
+    ("**lithium**", "malformed", "malformed"),
+    ("- **lithium**", "malformed", ["lithium"]),
+    ("1. lithium\n2. `Li`", "malformed", ["lithium", "Li"]),
+    ("* lithium", ["lithium"], ["lithium"]),
+    ("Here they are:\n- lithium", "malformed", ["lithium"]),
+    ("```\n- lithium\n```", "malformed", ["lithium"]),
+    ("<think>Is it?</think>\n- lithium<|eot_id|>", "malformed", ["lithium"]),
+    ("- lithium\nThat is all.", ["lithium"], ["lithium"]),
+    ("- lithium\n-", ["lithium"], ["lithium"]),
+    ("None", "malformed", "empty"),
+    ("- None", "malformed", "empty"),
+    ("N/A", "malformed", "empty"),
+    ("[]", "malformed", "empty"),
+    ('["lithium"]', "malformed", "malformed"),
+    ("lithium, Li", "malformed", "malformed"),
+    ("No chemicals mentioned.", "malformed", "empty"),
+    ("The only chemical is lithium.", "malformed", "malformed"),
+    ("| lithium | Li |", "malformed", "malformed"),
+]
+
+
+@pytest.mark.parametrize(("text", "strict", "lenient"), WRITTEN)
+def test_an_answer_is_read_as_the_two_readings_are_documented(text, strict, lenient, tmp_path, capsys):
+    """Gold is what the reading is to find, so that F1 of 1 shows that it found that, and nothing else."""
+    for name, wanted in (("strict", strict), ("lenient", lenient)):
+        names = wanted if isinstance(wanted, list) else []
+        mentions = tuple(Mention(item, "Chemical") for item in names)
+        document = Document("d", "Of lithium, Li for short.", None, mentions, (), ("chemicals",))
+        (tmp_path / "gold.jsonl").write_text(render_rows([document]))
+        row = json.loads((tmp_path / "gold.jsonl").read_text()) | {"document": None, "completion": text}
+        found = score(capsys, tmp_path / "gold.jsonl", predicted(tmp_path, [row]))["readings"][name]
+        chemicals, rates = found["tasks"]["chemicals"], found["rates"]
+        assert (chemicals["tp"], chemicals["fp"], chemicals["fn"]) == (len(names), 0, 0)
+        assert rates["malformed"] == (wanted == "malformed") or names
+        assert rates["empty"] == (wanted == "empty")
+
+
+def test_texts_that_once_took_time_in_the_cube_of_their_length_are_scored(gold, tmp_path, capsys):
+    """At these lengths a cube, or a square, would not end within the hour."""
+    long = 100_000
+    texts = ["- chemical" + " " * long + "x", "- " + "(" * long + "a" + ")" * long, "- a" + "\u0323\u0301" * long, "\n" * long]
+    rows = [completion(d, "relations", text) for d, text in zip(DOCUMENTS, texts, strict=True)]
+    started = time.process_time()
+    score(capsys, gold, predicted(tmp_path, rows), "--allow-missing")
+    assert time.process_time() - started < 10

@@ -19,7 +19,7 @@ from data.schema import TASKS, Document, InputError, Mention, Relation
 from pipeline.config import apply_settings
 from pipeline.model import load_model, model_path
 from pipeline.training.checkpoints import last_checkpoint, seal
-from pipeline.training.examples import encode_documents
+from pipeline.training.loss_mask import encode_documents
 from pipeline.training.train import check_training, make_trainer, train_adapter
 
 LAYOUTS = ("separate", "conversation")
@@ -332,6 +332,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_documents(settings, tmp_pa
         ({"optim": "adamw_torc"}, "did you mean adamw_torch"),
         ({"lr_scheduler_type": "foo"}, "train.lr_scheduler_type=foo: unknown to transformers"),
         ({"lr_scheduler_type": "liner"}, "did you mean linear"),
+        ({"best_by": "f1", "eval_f1_articles": 0}, "train.best_by=f1: train.eval_f1_articles=0 answers no validation article"),
     ],
 )
 def test_what_training_would_refuse_is_refused_before(settings, tmp_path, changed, message):

@@ -21,6 +21,7 @@ import pytest
 
 from data.schema import InputError
 from pipeline import model as loading
+from pipeline import unsloth_model
 from pipeline.config import Settings, apply_settings
 from pipeline.training import train as training
 
@@ -63,12 +64,12 @@ def parameters(path: Path, owner: str, name: str) -> set[str]:
 
 def test_every_argument_of_from_pretrained_exists(source, settings):
     known = parameters(source / "models" / "loader.py", "FastLanguageModel", "from_pretrained")
-    assert set(loading.unsloth_base_arguments(settings)) <= known
+    assert set(unsloth_model.unsloth_base_arguments(settings)) <= known
 
 
 def test_every_argument_of_get_peft_model_exists(source, settings):
     known = parameters(source / "models" / "llama.py", "FastLlamaModel", "get_peft_model")
-    assert set(loading.unsloth_lora_arguments(settings)) <= known
+    assert set(unsloth_model.unsloth_lora_arguments(settings)) <= known
 
 
 def test_get_peft_model_is_the_one_that_was_read(source):
@@ -113,7 +114,7 @@ def test_every_default_that_unsloth_rewrites_is_given(source):
 
 
 def test_values_are_the_settings(settings):
-    base, lora = loading.unsloth_base_arguments(settings), loading.unsloth_lora_arguments(settings)
+    base, lora = unsloth_model.unsloth_base_arguments(settings), unsloth_model.unsloth_lora_arguments(settings)
     assert (base["load_in_4bit"], base["load_in_16bit"], base["max_seq_length"]) == (True, False, 1024)
     assert str(base["dtype"]) == "torch.float16"
     assert (lora["r"], lora["lora_alpha"], lora["lora_dropout"], lora["bias"], len(lora["target_modules"])) == (
@@ -176,11 +177,11 @@ def layered(qkv, count: int = 2):
 
 
 def test_layers_that_left_the_fused_kernels_are_reported(settings):
-    assert loading.find_unfused(layered(apply_lora_qkv), settings) == []
-    (said,) = loading.find_unfused(layered(original_apply_qkv), settings)
+    assert unsloth_model.find_unfused(layered(apply_lora_qkv), settings) == []
+    (said,) = unsloth_model.find_unfused(layered(original_apply_qkv), settings)
     assert "0 of 2 layers" in said
     assert "biases" in said
-    (said,) = loading.find_unfused(layered(original_apply_qkv), apply_settings({"lora.bias": "all"}, settings))
+    (said,) = unsloth_model.find_unfused(layered(original_apply_qkv), apply_settings({"lora.bias": "all"}, settings))
     assert "lora.bias=all" in said
 
 
@@ -216,4 +217,4 @@ def test_an_unsloth_model_on_a_gpu_has_fused_kernels_in_every_layer(settings):
         pytest.skip("needs a CUDA GPU and Unsloth")
     tiny = apply_settings({"model.name": "tiny", "model.load_in_4bit": False, "model.dtype": "bfloat16"}, settings)
     assert loading.prepare_engine() == "unsloth"
-    assert loading.find_unfused(loading.load_model(tiny, trainable=True), tiny) == []
+    assert unsloth_model.find_unfused(loading.load_model(tiny, trainable=True), tiny) == []

@@ -47,7 +47,7 @@ def settings(base: Path, dtype: str, **changes: object) -> Settings:
 
 def short_examples(tokenizer: object) -> list[dict[str, list[int]]]:
     """The ends of three encoded conversations: questions and answers, so that masks hold both."""
-    from pipeline.training.examples import encode_documents
+    from pipeline.training.loss_mask import encode_documents
 
     encoded = encode_documents(tokenizer, documents(3), "conversation")
     return [{key: ids[-kept:] for key, ids in one.items()} for one, kept in zip(encoded, TAILS, strict=True)]
@@ -110,7 +110,7 @@ def memorise(folder: Path, known: Sequence[Document]) -> None:
     from transformers import AutoModelForCausalLM
 
     from pipeline.model import load_tokenizer
-    from pipeline.training.examples import encode_documents
+    from pipeline.training.loss_mask import encode_documents
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     encoded = encode_documents(load_tokenizer(folder), known, "conversation")

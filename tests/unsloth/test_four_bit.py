@@ -13,7 +13,7 @@ from data.schema import InputError
 
 
 def test_loss_and_every_gradient_are_the_plain_4_bit_ones(reference, tokenizer, dtype, tmp_path):
-    from pipeline.model import find_unfused
+    from pipeline.unsloth_model import find_unfused
 
     chosen = settings(reference / "base", dtype, model__load_in_4bit=True)
     trainer = open_trainer(chosen, reference, tokenizer, tmp_path)

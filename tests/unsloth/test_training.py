@@ -14,7 +14,7 @@ def trainer(reference, tokenizer, dtype, tmp_path_factory):
 
 
 def test_every_layer_is_fused_and_what_is_trained_is_float32(trainer, reference, dtype):
-    from pipeline.model import find_unfused
+    from pipeline.unsloth_model import find_unfused
 
     assert find_unfused(trainer.model, settings(reference / "base", dtype)) == []
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}

@@ -14,9 +14,10 @@ from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
 from eval.chats import Request, plan_chats
 from pipeline.base_model import TINY
+from pipeline.config import apply_settings
 from pipeline.model import load_tokenizer
-from pipeline.plan.decide import refuse_long
-from pipeline.training.examples import answer_budgets, encode_documents, encode_messages, measure_lengths
+from pipeline.plan.lengths import answer_budgets, count_lengths, refuse_long
+from pipeline.training.loss_mask import encode_documents, encode_messages
 
 LAYOUTS = ("separate", "conversation")
 DOCUMENTS = [
@@ -130,10 +131,8 @@ def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
 def test_lengths_are_counted_and_long_examples_refused_with_their_documents():
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     split = {"train": DOCUMENTS, "validation": DOCUMENTS[:1], "test": DOCUMENTS[:1]}
-    encoded = {"train": examples, "validation": examples[:1], "test": examples[:1]}
-    train = measure_lengths(encoded, split, {"chemicals": 9}, "conversation").train
-    separate = {name: encode_documents(tiny_tokenizer(), documents, "separate") for name, documents in split.items()}
-    owners = measure_lengths(separate, split, {"chemicals": 9}, "separate").train.owners
+    train = count_lengths(tiny_tokenizer(), split, apply_settings({"train.layout": "conversation"})).train
+    owners = count_lengths(tiny_tokenizer(), split, apply_settings({"train.layout": "separate"})).train.owners
     assert owners == ("one",) * 3 + ("two",) * 3 + ("three",) * 2
     lengths = [len(example["input_ids"]) for example in examples]
     assert list(train.whole) == lengths and train.owners == ("one", "two", "three")
@@ -161,8 +160,7 @@ def test_the_longest_chat_that_the_plan_counts_is_the_longest_that_an_engine_is_
     """Else a model loaded for the planned length refuses, after training, what the plan has allowed."""
     documents, tokenizer = invent(12), load_tokenizer(TINY)
     budgets = answer_budgets(tokenizer, documents)
-    encoded = {name: encode_documents(tokenizer, documents, layout) for name in SPLITS}
-    lengths = measure_lengths(encoded, dict.fromkeys(SPLITS, documents), budgets, layout)
+    lengths = count_lengths(tokenizer, dict.fromkeys(SPLITS, documents), apply_settings({"train.layout": layout}))
     chats = plan_chats(documents, layout=layout, max_new_tokens=budgets)
     requests = [Request(chat, read_template(tokenizer).prompt_ids(chat.prompts)) for chat in chats]
     longest = max(request.positions for request in requests)

@@ -1,0 +1,84 @@
+"""What the trainer calls while it trains: the progress bar, and the end at a signal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+from transformers import TrainerCallback
+
+from data.schema import TASKS
+from eval.progress import progress_bar
+from pipeline.training.distributed import count_processes
+
+
+class TrainingBar(TrainerCallback):
+    """Steps, the last losses and the time left, in the project's one bar."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.shown: dict[str, str] = {}
+        self.bar = progress_bar("training", state.max_steps, state.global_step, unit="step", shown=state.is_world_process_zero)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        for key, name in (("loss", "loss"), ("eval_loss", "validation")):
+            if key in (logs or {}):
+                self.shown[name] = f"{float(logs[key]):.4f}"
+        self.bar.set_postfix(self.shown, refresh=False)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if state.is_world_process_zero:
+            self.bar.write(describe_evaluation(state.global_step, metrics), file=sys.stderr)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def describe_evaluation(step: int, metrics: dict[str, float]) -> str:
+    """
+    >>> describe_evaluation(40, {"eval_loss": 0.25, "eval_f1": 0.5, "eval_f1_chemicals": 0.625, "eval_f1_diseases": 0.375})
+    'step 40: validation loss 0.2500, F1 50.0 (chemicals 62.5, diseases 37.5)'
+    """
+    line = f"step {step}: validation loss {metrics['eval_loss']:.4f}"
+    if "eval_f1" not in metrics:
+        return line
+    tasks = [f"{task} {100 * metrics[f'eval_f1_{task}']:.1f}" for task in TASKS if f"eval_f1_{task}" in metrics]
+    return f"{line}, F1 {100 * metrics['eval_f1']:.1f} ({', '.join(tasks)})"
+
+
+class StopOnSignal(TrainerCallback):
+    """Ctrl-C, or the SIGTERM of a machine that is taken away, ends training at the end of its step, with a checkpoint.
+
+    `stopped` says that it did. A second signal ends the program at once.
+
+    Several processes would stop at different steps and wait for each other for ever: they end at once, and go on from the last
+    checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.earlier: dict[int, object] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if count_processes() == 1 and threading.current_thread() is threading.main_thread():
+            self.earlier = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(self, number: int, frame: object) -> None:
+        self.restore()
+        self.stopped = True
+        print("\nstopping at the end of this step; once more ends at once", file=sys.stderr)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.stopped:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self.earlier.items():
+            signal.signal(number, handler)
+        self.earlier = {}
