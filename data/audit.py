@@ -41,6 +41,7 @@ def audit_path(path: str | Path, seed: int, tokenizer: Path | None = None) -> Js
 
 
 def audit_folder(folder: Path, seed: int, tokenizer: Path | None = None) -> JsonObject:
+    """As `audit_split`, of a folder with train.jsonl, validation.jsonl and test.jsonl. Raises InputError if one is missing."""
     missing = [name for name in SPLITS if not (folder / f"{name}.jsonl").exists()]
     if missing:
         raise InputError(f"{folder}: neither a run nor a folder with a given split; missing {missing[0]}.jsonl")
@@ -85,6 +86,7 @@ def audit_split(
 
 
 def count_task(documents: Sequence[Document], task: str) -> JsonObject:
+    """{"answers", "items", "empty"}: how many answers a task has, their items, and how many have none."""
     answers = [document.gold(task) for document in documents if task in document.tasks]
     return {"answers": len(answers), "items": sum(map(len, answers)), "empty": sum(not answer for answer in answers)}
 
@@ -142,12 +144,14 @@ def count_tokens(documents: Sequence[Document], tokenizer: Tokenizer, name: str)
 
 
 def count_each(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[int]:
+    """The number of tokens of each text, without special tokens; encoded `BATCH` texts at a time."""
     left = iter(texts)
     while batch := list(itertools.islice(left, BATCH)):
         yield from (len(encoded.ids) for encoded in tokenizer.encode_batch(batch, add_special_tokens=False))
 
 
 def summarise_lengths(numbers: Sequence[int]) -> JsonObject:
+    """{"median", "p99", "max"} of numbers; zeros where there are none."""
     ordered = sorted(numbers) or [0]
     return {"median": ordered[len(ordered) // 2], "p99": ordered[int(0.99 * (len(ordered) - 1))], "max": ordered[-1]}
 
@@ -227,6 +231,7 @@ def render_audit(audit: JsonObject) -> str:
 
 
 def task_table(audit: JsonObject) -> Table:
+    """One row a task: answers, items, empty answers, and the shares of items not in the text and seen in train."""
     sizes = ", ".join(f"{name} {size['documents']:,}/{size['rows']:,}" for name, size in audit["split"].items())
     kind = "given" if audit["given_split"] else "by article"
     rows = tuple(
@@ -243,6 +248,7 @@ def task_table(audit: JsonObject) -> Table:
 
 
 def facts_of(audit: JsonObject) -> Iterator[tuple[str, str]]:
+    """(what, figure) of duplicates, conflicts, letter case and tokens, in words."""
     duplicates, case, tokens = audit["duplicates"], audit["letter_case_duplicates"], audit["tokens"]
     yield "duplicate rows", f"{duplicates['rows']:,}"
     yield "near-duplicate articles", f"{duplicates['near_duplicate_articles']:,} (of an earlier one)"
@@ -254,6 +260,7 @@ def facts_of(audit: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def describe_row_split(rows: JsonObject | None) -> str:
+    """What a split by rows would leak, in words; "" for a corpus that has no rows."""
     if not rows:
         return ""
     known = ", ".join(f"{share:.0%} of {task}" for task, share in rows["answer_in_train_completion"].items())

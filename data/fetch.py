@@ -75,6 +75,7 @@ def download(address: str) -> bytes:
 
 
 def read_archive(path: Path) -> bytes:
+    """The bytes of CDR_Data.zip. Raises InputError where it is missing, or too large to be it."""
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; --from takes CDR_Data.zip, or the folder that it unpacks to")
     if path.stat().st_size > LARGEST:
@@ -119,6 +120,7 @@ def read_members(archive: bytes, source: str) -> dict[str, bytes]:
 
 
 def check_complete(texts: dict[str, bytes], source: str) -> None:
+    """Raises InputError naming the files of the three splits that `texts`, by split, lacks."""
     missing = [name for split, name in FILES.items() if split not in texts]
     if missing:
         raise InputError(f"{source}: contains no {' and no '.join(missing)}; the corpus has three splits")

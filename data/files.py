@@ -161,6 +161,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: object) -> Path:
+    """Indented JSON with a line break at its end, written whole or not at all. Returns the path."""
     return write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 

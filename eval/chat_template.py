@@ -141,6 +141,7 @@ def placeholder_messages(count: int) -> list[Message]:
 
 
 def placeholder(number: int) -> str:
+    """Two characters of Unicode's private area around a number: no article contains them."""
     return f"\ue000{number}\ue001"
 
 
@@ -150,6 +151,7 @@ def answer_number(turn: int) -> int:
 
 
 def fill(text: str, contents: Sequence[str]) -> str:
+    """`text` with each placeholder replaced by the content of its number."""
     return PLACEHOLDER.sub(lambda found: contents[int(found[1])], text)
 
 

@@ -34,6 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_commands(parsers: argparse._SubParsersAction) -> None:
+    """Every command of `medner` with its arguments."""
     run = add(parsers, "run", commands.run_command, "the whole job: data, training, evaluation, export")
     train = add(parsers, "train", commands.train_command, "the job up to the adapter, without its evaluation")
     for parser in (run, train):
@@ -76,6 +77,7 @@ def add_commands(parsers: argparse._SubParsersAction) -> None:
 
 
 def add_data_commands(parsers: argparse._SubParsersAction) -> None:
+    """audit, convert and fetch, under `medner data`."""
     about = "look at a corpus, or write it in another format"
     data = parsers.add_parser("data", help=about, description=about)  # its own commands take --json and --debug
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
@@ -97,12 +99,14 @@ def add_data_commands(parsers: argparse._SubParsersAction) -> None:
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to push to, and how."""
     parser.add_argument("--repo", help="USER/NAME (default: a new Llama-…-medical-ner-DATE of the account that is logged in)")
     parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
     parser.add_argument("--force", action="store_true", help="push in spite of a failed parity check or a used repository")
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to evaluate: a run's variant, or a model on a corpus."""
     parser.add_argument("run", type=Path, nargs="?", help="a run's folder; without one, --model and --data")
     parser.add_argument("--split", choices=("validation", "test"), help="default: test")
     parser.add_argument("--grounded", action="store_true", help="keep every item to the article's own words")
@@ -120,6 +124,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which models the page shows, and where it is served."""
     parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
     parser.add_argument("--beside", nargs="+", default=[], metavar="MODEL", help="others that read the same text beside it")
     parser.add_argument("--untuned", action="store_true", help="show its base model beside it, asked the same")
@@ -131,6 +136,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
+    """Texts, the model, and what is written how."""
     files = "a text, files (txt, JSONL, CSV, TSV, Parquet, PubTator, BioC), folders, or - for standard input"
     parser.add_argument("sources", nargs="*", metavar="TEXT|FILE|FOLDER|-", help=files)
     pmids = "articles of PubMed by number, or a file of numbers; fetched from NCBI and kept ($NCBI_API_KEY: faster)"
@@ -149,12 +155,14 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_asked_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a model must be asked that does not say so itself."""
     parser.add_argument("--like", help="a run, adapter or GGUF that says how the model was trained to be asked")
     parser.add_argument("--layout", choices=("separate", "conversation"), help="or say it: a chat a task, or one a text")
     parser.add_argument("--max-new-tokens", type=int, help="of each answer; default: as the model was trained")
 
 
 def add(parsers: argparse._SubParsersAction, name: str, work: object, about: str) -> argparse.ArgumentParser:
+    """A command that takes --json and --debug; `work` is what it does."""
     parser = parsers.add_parser(name, help=about, description=about)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -163,6 +171,7 @@ def add(parsers: argparse._SubParsersAction, name: str, work: object, about: str
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where settings come from."""
     parser.add_argument("--preset", help="tiny, llama-3.2-3b (default), llama-3.2-1b, t4")
     parser.add_argument("--config", type=Path, help="a YAML file of settings")
     about = "any setting; `medner settings` prints them all"
@@ -172,11 +181,13 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Settings and a corpus."""
     add_settings_arguments(parser)
     parser.add_argument("--data", help="a corpus to split: instruct JSONL, PubTator or BioC XML")
 
 
 def add_out_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run folder, and whether to start over."""
     parser.add_argument("--out", type=Path, required=True, help="the run folder; one that is there already is gone on with")
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument("--yes", action="store_true", help="begin even where it takes many hours without a GPU")

@@ -45,6 +45,7 @@ def merge_asked(before: Explicit, explicit: Explicit, done: Collection[str], tak
 
 
 def changed_names(before: Explicit, after: Explicit) -> list[str]:
+    """The settings that resolve to another value with `after` than with `before`."""
     old, new = flatten(apply_settings(before)), flatten(apply_settings(after))
     return [name for name in new if old[name] != new[name]]
 
@@ -56,6 +57,7 @@ def resolve_again(saved: Settings, asked: Explicit, fixed_by: Collection[str]) -
 
 
 def needs_plan(changed: Collection[str]) -> bool:
+    """Whether one of the changed settings is of a section that the plan decides in."""
     return any(_within(name, PLANNED) for name in changed)
 
 
@@ -64,4 +66,5 @@ def _within(name: str, wanted: Collection[str]) -> bool:
 
 
 def to_json(asked: Mapping[str, object]) -> dict[str, object]:
+    """Tuples as lists, as JSON reads them back."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}

@@ -88,6 +88,7 @@ def quiet_libraries(debug: bool) -> None:
 
 
 def fail(options: argparse.Namespace, code: int, message: str) -> int:
+    """The exit code, after the message on standard error; with --debug the exception is raised again."""
     if options.debug:
         raise
     print(printable(f"{options.prog}: {message}"), file=sys.stderr)

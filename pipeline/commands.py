@@ -26,6 +26,7 @@ def alone(work: Callable[[argparse.Namespace], Outcome]) -> Callable[[argparse.N
 
 
 def run_command(options: argparse.Namespace) -> Outcome:
+    """The whole job; with --push its result goes to the Hub, unless an export failed its check."""
     if options.push:  # hours before it is needed, a missing token costs nothing
         from pipeline.publish.hub import log_in
         from pipeline.publish.push import check_name
@@ -46,14 +47,17 @@ def run_command(options: argparse.Namespace) -> Outcome:
 
 
 def push_anyway(options: argparse.Namespace) -> str:
+    """The command that pushes a run whose export failed its check."""
     return f"medner push {options.out} --force" + (f" --repo {options.repo}" if options.repo else "")
 
 
 def train_command(options: argparse.Namespace) -> Outcome:
+    """The job up to and with training."""
     return do_job(options, until="train")
 
 
 def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
+    """The job up to and with the stage `until`. Exit code 1 where an exported file is shown to lose too much."""
     from pipeline.config import resolve_explicit
     from pipeline.run import run_job
     from pipeline.summary import render_run, summarise
@@ -76,6 +80,7 @@ def verdicts(summary: dict) -> list[str]:
 
 
 def settings_command(options: argparse.Namespace) -> Outcome:
+    """Every setting with type, default and meaning."""
     from pipeline.config import apply_settings, resolve_explicit
     from pipeline.describe_settings import render_settings, settings_to_json
 
@@ -84,6 +89,7 @@ def settings_command(options: argparse.Namespace) -> Outcome:
 
 
 def audit_command(options: argparse.Namespace) -> Outcome:
+    """A corpus' or a run's audit. Exit code 1 where a given split leaks."""
     from data.audit import audit_path, render_audit
     from pipeline.base_model import TINY_TOKENIZER
 
@@ -93,6 +99,7 @@ def audit_command(options: argparse.Namespace) -> Outcome:
 
 
 def fetch_command(options: argparse.Namespace) -> Outcome:
+    """BC5CDR from its address or a copy, checked, and written as PubTator, instruct rows and Parquet."""
     from data.fetch import fetch_bc5cdr, render_fetched
 
     facts = fetch_bc5cdr(options.out, options.source, options.sha256)
@@ -100,6 +107,7 @@ def fetch_command(options: argparse.Namespace) -> Outcome:
 
 
 def convert_command(options: argparse.Namespace) -> Outcome:
+    """A corpus as instruct rows or PubTator. Raises InputError for a target that exists."""
     from data.corpus import read_corpus
     from data.files import write_text
     from data.readers.pubtator import render_document
@@ -120,6 +128,7 @@ def convert_command(options: argparse.Namespace) -> Outcome:
 
 
 def score_command(options: argparse.Namespace) -> Outcome:
+    """A file of predictions against gold."""
     if options.official and options.allow_missing:
         from data.schema import InputError
 
@@ -135,6 +144,7 @@ def score_command(options: argparse.Namespace) -> Outcome:
 
 
 def compare_command(options: argparse.Namespace) -> Outcome:
+    """Whether two runs differ by more than chance."""
     from data.split import read_split_folder
     from eval.scoring.compare import check_same_test, compare, render_comparison
     from eval.scoring.parse import read_predictions
@@ -151,6 +161,7 @@ def compare_command(options: argparse.Namespace) -> Outcome:
 
 
 def export_command(options: argparse.Namespace) -> Outcome:
+    """A run's GGUF files or merged weights. Exit code 1 where one does not pass its check."""
     from pipeline.export.stage import export_run
     from pipeline.run_folder import read_run, require_stage
     from pipeline.summary import render_export
@@ -165,6 +176,7 @@ def export_command(options: argparse.Namespace) -> Outcome:
 
 
 def push_command(options: argparse.Namespace) -> Outcome:
+    """A run's adapter and exports to the Hub."""
     from pipeline.publish.push import push
     from pipeline.run_folder import read_run
 
@@ -186,6 +198,7 @@ def exported_artifacts(run: Path) -> list[str]:
 
 
 def plan_command(options: argparse.Namespace) -> Outcome:
+    """What this device or a named one would do, and whether the job fits."""
     from pipeline.plan.decide import plan_corpus
     from pipeline.plan.render import plan_to_json, render_plan
     from pipeline.run import named_files
@@ -196,6 +209,7 @@ def plan_command(options: argparse.Namespace) -> Outcome:
 
 
 def read_settings(options: argparse.Namespace) -> Settings:
+    """Settings as preset, file and assignments resolve to, with --data."""
     from pipeline.config import apply_settings, resolve_explicit
 
     explicit = resolve_explicit(options.preset, options.config, options.assignments)
@@ -221,6 +235,7 @@ def evaluate_command(options: argparse.Namespace) -> Outcome:
 
 
 def evaluate_corpus_command(options: argparse.Namespace) -> Outcome:
+    """Any model on a corpus of its own."""
     from pipeline.evaluate_model import Candidate, evaluate_model
 
     candidate = Candidate(options.model, options.engine, options.grounded, options.like, options.layout, options.max_new_tokens)
@@ -228,6 +243,7 @@ def evaluate_corpus_command(options: argparse.Namespace) -> Outcome:
 
 
 def evaluate_run_command(options: argparse.Namespace) -> Outcome:
+    """A run's articles answered again by one of its variants."""
     from pipeline.evaluate_variant import cut_to_precision, evaluate_cases, evaluate_variant
     from pipeline.run_folder import read_run, require_stage
     from pipeline.variant import Variant
@@ -271,6 +287,7 @@ def refuse_together(options: argparse.Namespace, grounded: bool) -> None:
 
 
 def serve_command(options: argparse.Namespace) -> Outcome:
+    """A web page to try models on, served until it is ended; or a Space's folder."""
     from pipeline.serve.command import require_gradio, serve_models
 
     require_gradio()
@@ -288,6 +305,7 @@ def serve_command(options: argparse.Namespace) -> Outcome:
 
 
 def extract_command(options: argparse.Namespace) -> Outcome:
+    """Names and relations of new texts."""
     from pipeline.extract.command import extract_sources
 
     return extract_sources(

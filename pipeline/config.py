@@ -52,12 +52,14 @@ def read_projections(value: object) -> object:
 
 
 def check_steps(value: int) -> int:
+    """-1, or a number of steps above 0. Raises ValueError, which pydantic reports with the setting's name."""
     if value == -1 or value > 0:
         return value
     raise ValueError("-1 (by train.num_train_epochs) or above 0")
 
 
 def check_repository(value: str) -> str:
+    """A name on the Hub as it is. Raises ValueError, which pydantic reports with the setting's name."""
     if is_repository(value):
         return value
     raise ValueError("USER/NAME in letters, digits, '-', '_' and '.'")
@@ -84,6 +86,8 @@ class Data:
 
 @dataclass(frozen=True, config=RULES)
 class Model:
+    """The base model and how its weights are loaded; None is left to the plan."""
+
     name: str = Field(
         "unsloth/Llama-3.2-3B-Instruct", min_length=1, description="Hub id, model folder, GGUF file, smollm2-135m, tiny"
     )
@@ -95,6 +99,8 @@ class Model:
 
 @dataclass(frozen=True, config=RULES)
 class Lora:
+    """The adapter, under PEFT's names."""
+
     r: Positive = Field(16, description="rank of the adapter's matrices")
     lora_alpha: Positive = Field(32, description="the adapter counts lora_alpha / r times")
     lora_dropout: Float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped while training")
@@ -130,6 +136,8 @@ class Train:
 
 @dataclass(frozen=True, config=RULES)
 class Eval:
+    """What is answered and scored, and how."""
+
     splits: Annotated[tuple[Literal["validation", "test"], ...], BeforeValidator(read_list)] = Field(
         ("validation", "test"), description="splits that are answered and scored"
     )
@@ -142,6 +150,8 @@ class Eval:
 
 @dataclass(frozen=True, config=RULES)
 class Export:
+    """What is written for other programs to run."""
+
     merge: StrictBool = Field(False, description="keep the merged 16-bit model")
     gguf: Annotated[tuple[Quant, ...], BeforeValidator(read_list)] = Field((), description="GGUF files to write")
     llama_cpp: str | None = Field(None, description="llama.cpp checkout whose converter is used for other architectures")
@@ -149,6 +159,8 @@ class Export:
 
 @dataclass(frozen=True, config=RULES)
 class Publish:
+    """What goes to the Hub, and where."""
+
     repo: Annotated[str, AfterValidator(check_repository)] | None = Field(
         None, description="USER/NAME on the Hub; null: named after the base model and the date"
     )
@@ -164,6 +176,8 @@ class Publish:
 
 @dataclass(frozen=True)
 class Settings:
+    """All settings of a job, by section. Frozen: `apply_settings` makes changed ones."""
+
     data: Data = Data()
     model: Model = Model()
     lora: Lora = Lora()
@@ -192,6 +206,7 @@ def resolve_explicit(preset: str | None, config: Path | None, assignments: Itera
 
 
 def preset_path(name: str) -> Path:
+    """The YAML file of a preset. Raises InputError naming those that there are."""
     path = PRESETS / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
@@ -232,10 +247,12 @@ def apply_settings(explicit: Mapping[str, object], settings: Settings | None = N
 
 
 def flatten(settings: Settings) -> Explicit:
+    """Every setting by its full name: {"data.file": …, "train.learning_rate": …}."""
     return {f"{section}.{key}": value for section, values in asdict(settings).items() for key, value in values.items()}
 
 
 def write_settings(settings: Settings, path: Path) -> None:
+    """config.yaml: all settings by section, tuples as lists."""
     plain: dict[str, dict] = {section: {} for section in SECTIONS}
     for name, value in flatten(settings).items():
         section, _, key = name.partition(".")

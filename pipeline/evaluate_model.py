@@ -106,6 +106,7 @@ def learnt_by(folder: Path | None) -> list[Document]:
 
 
 def warn_of_leaks(learnt: Sequence[Document], documents: Sequence[Document]) -> None:
+    """Says on standard error how many of `documents` are, or nearly are, among the articles learnt from."""
     pairs = near_duplicates(document.article for document in (*learnt, *documents))
     shared = {second for first, second in pairs if first < len(learnt) <= second}
     if shared:

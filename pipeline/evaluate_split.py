@@ -146,6 +146,7 @@ def score_officially(train: Sequence[Document], scored: Scored, out: Path) -> di
 
 
 def score_against_gold(documents: Sequence[Document], out: Path) -> dict:
+    """{"mention", "relation", "reason"}: the official figures; None, with the reason, without offsets or ids."""
     if any(mention.start is None for document in documents for mention in document.mentions):
         return {"mention": None, "relation": None, "reason": "the corpus has no offsets; PubTator and BioC have"}
     lacking = without_ids(documents)

@@ -101,6 +101,7 @@ def cut_to_precision(run: RunFolder, split: str, variant: Variant, min_precision
 
 
 def describe_cut(task: str, section: dict) -> str:
+    """One line: a task's threshold and what it changes, or that no threshold reaches the wanted precision."""
     if section["threshold"] is None:
         count, wanted = section["items"]["validation"], section["min_precision"]
         return f"{task:12} no threshold can promise {wanted:.0%} on {count} validation items: nothing is kept"

@@ -18,6 +18,7 @@ def read_local_only() -> bool:
 
 @lru_cache
 def is_reachable(endpoint: str) -> bool:
+    """Whether a connection to the address can be made in `SECONDS`; behind a proxy it is taken to be."""
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:
         return True  # the proxy knows
     address = urlsplit(endpoint)

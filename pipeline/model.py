@@ -117,6 +117,7 @@ def name_base(model: PreTrainedModel, settings: Settings) -> None:
 
 
 def load_with_transformers(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
+    """By transformers and PEFT: the base; with the adapter at `adapter`; or, if `trainable`, with a fresh LoRA."""
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM
@@ -153,6 +154,7 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
 
 
 def torch_dtype(settings: Settings) -> object:
+    """The settings' number type as torch's."""
     import torch
 
     return getattr(torch, settings.model.dtype)

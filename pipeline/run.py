@@ -103,6 +103,7 @@ def describe_interruption(run: RunFolder, name: str, how: str) -> str:
 
 
 def count_lines(file: Path) -> int:
+    """Line breaks in a file; a last line that is not finished does not count."""
     return file.read_bytes().count(b"\n")
 
 
@@ -126,6 +127,7 @@ def named_files(settings: Settings) -> dict[str, Path]:
 
 
 def existing_files(named: Mapping[str, str]) -> dict[str, Path]:
+    """The files as paths. Raises InputError for one that is missing or a folder."""
     files = {name: Path(file) for name, file in named.items()}
     for file in files.values():
         if not file.is_file():

@@ -158,6 +158,7 @@ def read_run(path: Path) -> RunFolder:
 
 
 def read_manifest(path: Path) -> dict:
+    """manifest.json of a run. Raises InputError where there is none, it is broken, or a later version wrote it."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -212,6 +213,7 @@ def holds_something(path: Path) -> bool:
 
 
 def hash_files(files: Iterable[Path]) -> str:
+    """One sha256 over the contents of all files, in their order."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
@@ -221,6 +223,7 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def versions() -> dict[str, str]:
+    """The installed versions of the packages that a result depends on."""
     found = {}
     for package in PACKAGES:
         try:
@@ -241,6 +244,7 @@ def git_commit() -> str | None:
 
 
 def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -52,6 +52,7 @@ def score_file(gold: Path, predictions: Path, allow_missing: bool) -> Outcome:
 
 
 def fill_missing(given: Predictions, asked: Iterable[tuple[str, str]]) -> Predictions:
+    """An answer to everything that was asked: an empty one of status "missing" where none was given."""
     return {key: given.get(key, Answer((), "missing")) for key in asked}
 
 
@@ -79,10 +80,12 @@ def without_tasks(documents: Sequence[Document], unspoken: dict[str, str]) -> li
 
 
 def describe_unspoken(unspoken: dict[str, str]) -> str:
+    """Which tasks are not scored, and why, in words."""
     return "; ".join(f"{task} are not scored, since {reason}" for task, reason in unspoken.items())
 
 
 def describe_lacking(metrics: dict) -> list[str]:
+    """What the file of predictions lacks, one line each."""
     missing, lines = metrics["missing"], []
     if missing["answers"]:
         lines.append(f"MISSING: {missing['answers']} of {missing['of']} answers are not in the file, and count as empty")

@@ -213,6 +213,7 @@ def open_variant(run: RunFolder, variant: Variant, chats: Sequence[Chat]) -> Eng
 
 
 def open_own(run: RunFolder, variant: Variant, chats: Sequence[Chat]) -> Engine:
+    """The run's own model as an engine, loaded as training loads it. Raises InputError, before that, for a chat too long."""
     from eval.engines.huggingface import transformers_engine
     from pipeline.model import load_model, load_tokenizer, model_path
 

@@ -109,11 +109,13 @@ class Annotation:
 
 
 def parse_annotation(element: Element) -> Annotation:
+    """An <annotation> as it stands, nothing checked."""
     locations = tuple((place.get("offset", ""), place.get("length", "")) for place in element.findall("location"))
     return Annotation(parse_infons(element), locations, element.findtext("text", ""))
 
 
 def parse_infons(element: Element) -> dict[str | None, str]:
+    """The text of each <infon> by its key; None is the key of one without."""
     return {infon.get("key"): "".join(infon.itertext()) for infon in element.findall("infon")}
 
 

@@ -159,4 +159,5 @@ def document_rows(documents: Iterable[Document]) -> list[JsonObject]:
 
 
 def render_rows(documents: Iterable[Document]) -> str:
+    """The rows of `document_rows` as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in document_rows(documents))

@@ -191,6 +191,7 @@ def render_sample() -> str:
 
 
 def main() -> None:
+    """Writes sample.jsonl anew: python -m data.sample.build."""
     PATH.write_text(render_sample(), encoding="utf-8")
 
 

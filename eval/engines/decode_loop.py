@@ -252,4 +252,5 @@ def _best_allowed(logits: torch.Tensor, grounded: Sequence[GroundedAnswer | None
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of an answer's ids, special tokens left out, spaces as they are."""
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -68,12 +68,14 @@ def openai_engine(
 
 
 def first_served(server: Server, url: str) -> str:
+    """The id of the first model that the server lists. Raises InputError where it lists none."""
     if not offers(server, f"{url}/models"):
         raise InputError(f"{url}: no list of models there; is this an OpenAI-compatible server? Name the model if it is")
     return ask(server, "GET", "/models")["data"][0]["id"]
 
 
 def refuse_without_grammar(server: Server, url: str) -> None:
+    """Raises InputError for a server other than vLLM's, whose /version it looks for."""
     root = url.removesuffix("/v1")
     if not offers(server, f"{root}/version"):
         hint = "use the llama.cpp engine" if offers(server, f"{root}/props") else "vLLM's does"

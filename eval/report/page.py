@@ -44,6 +44,10 @@ def render_report(
     scored: Scored, faults: Sequence[Fault], metrics: Mapping,
     confidences: Confidences | None = None, title: str = "Evaluation", notes: Sequence[str] = (),
 ) -> str:  # fmt: skip
+    """report.html as one string that loads nothing: figures, tables, charts, and every article with its answers.
+
+    `scored`, `faults`, `metrics`: of the same answers. `notes`: what stands under the title, such as what produced them.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

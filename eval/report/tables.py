@@ -72,6 +72,7 @@ def named_figures(metrics: Mapping) -> Iterator[tuple[str, Mapping]]:
 
 
 def bounds_of(metrics: Mapping, name: str, figure: str) -> Sequence[float] | None:
+    """(low, high) of a figure's 95 % interval, of a task, "micro" or "macro"; None where there is none."""
     own = (metrics.get("intervals") or {}).get(name, {})
     figures = metrics[name] if name in ("micro", "macro") else metrics["tasks"][name]
     return own.get(figure) or (figures.get("ci95") if figure == "f1" else None)
@@ -148,6 +149,7 @@ def beside(metrics: Mapping) -> Iterator[Table]:
 
 
 def official(metrics: Mapping) -> Iterator[Table]:
+    """BioCreative V CDR's own figures, where the corpus has offsets."""
     found = metrics.get("official") or {}
     mention = found.get("mention")
     if mention:
@@ -170,6 +172,7 @@ def in_pubtator(metrics: Mapping) -> str:
 
 
 def conventions(metrics: Mapping) -> Iterator[Table]:
+    """Relations counted in four ways, each with the reason if it cannot be."""
     if not metrics.get("conventions"):
         return
     rows = []
@@ -195,6 +198,7 @@ def _row(figures: Mapping | None) -> tuple[str, ...]:
 
 
 def slices(metrics: Mapping) -> Iterator[Table]:
+    """One table a task: its figures on seen and unseen names, short and long ones, and so on."""
     for task, groups in (metrics.get("slices") or {}).items():
         rows = [
             (f"{group}: {label}", *_row(figures), f"{figures['documents']:,}" if "documents" in figures else NONE)
@@ -221,6 +225,7 @@ def rates(metrics: Mapping) -> Iterator[Table]:
 
 
 def fault_counts(metrics: Mapping) -> Iterator[Table]:
+    """One table a task: how often each category of fault occurs, with two examples."""
     faults = metrics.get("faults") or {}
     for task, kinds in (faults.get("categories") or {}).items():
         rows = []
@@ -242,6 +247,7 @@ def _example(example: Mapping) -> str:
 
 
 def confidence(metrics: Mapping) -> Iterator[Table]:
+    """How true stated chances are, and what the threshold for a wanted precision costs on test."""
     rows = []
     for task, own in (metrics.get("confidence") or {}).items():
         threshold = "none promises it" if own["threshold"] is None else f"{own['threshold']:.2f}"

@@ -27,6 +27,7 @@ def invent_case(
     name: str, text: str, *, tasks: Sequence[str], chemicals: Sequence[str] = (), diseases: Sequence[str] = (),
     relations: Sequence[tuple[str, str]] = (),
 ) -> Case:  # fmt: skip
+    """A case of one sentence; `chemicals`, `diseases` and `relations` are its gold, `tasks` what is asked."""
     mentions = [Mention(c, "Chemical") for c in chemicals] + [Mention(d, "Disease") for d in diseases]
     document = Document(
         id=f"case: {name}",
@@ -89,6 +90,7 @@ def check_cases(answer: Callable[[Document, str], Answer]) -> list[JsonObject]:
 
 
 def check_case(case: Case, task: str, answer: Answer) -> JsonObject:
+    """{"case", "task", "passed", "expected", "predicted", "missed", "wrong", "status"} of one answer; names are normalised."""
     gold, predicted = index_items(case.document.gold(task)), index_items(answer.items)
     missed = [item for key, item in gold.items() if key not in predicted]
     wrong = [item for key, item in predicted.items() if key not in gold]

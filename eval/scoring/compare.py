@@ -65,6 +65,7 @@ def render_comparison(comparison: JsonObject, names: tuple[str, str] = ("A", "B"
 
 
 def comparison_table(comparison: JsonObject, names: tuple[str, str]) -> Table:
+    """`compare`'s figures in percent, one row a task; `names`: of run A and run B."""
     rows = []
     for task, row in comparison["scores"].items():
         bounds = [f"{100 * bound:+.1f}" for bound in row["ci95"] or ()]

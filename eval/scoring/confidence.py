@@ -74,6 +74,7 @@ def read_logprobs(row: JsonObject) -> list[tuple[str, float]]:
 
 
 def check_logprobs(row: JsonObject, where: str) -> None:
+    """Raises InputError unless `row["logprobs"]` is a list of [token, log-probability], empty for an empty answer alone."""
     tokens = row["logprobs"]
     if not isinstance(tokens, list) or not tokens and row["completion"]:
         raise InputError(f"{where}: logprobs is {quote(tokens)} beside an answer; expected [[token, log-probability], …]")
@@ -83,6 +84,7 @@ def check_logprobs(row: JsonObject, where: str) -> None:
 
 
 def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
@@ -129,6 +131,7 @@ def collect_items(scored: Scored, confidences: Confidences) -> dict[str, TaskIte
 
 
 def surest(items: Sequence[Item], scores: Sequence[float]) -> dict[Item, float]:
+    """By normalised item, the highest of its scores, since an item may be listed twice."""
     best: dict[Item, float] = {}
     for item, score in zip(map(normalise_item, items), scores, strict=True):
         best[item] = max(score, best.get(item, score))
@@ -159,6 +162,7 @@ def fit_platt(scores: np.ndarray, correct: np.ndarray, steps: int = 100) -> tupl
 
 
 def logistic(values: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-x) of each value; values are limited to ±60, so that none overflows."""
     chances: np.ndarray = 1 / (1 + np.exp(-np.clip(values, -60, 60)))
     return chances
 

@@ -94,6 +94,7 @@ def find_faults(scored: Scored) -> list[Fault]:
 
 
 def document_faults(document: Document, text: FoldedText, scored: Scored) -> Iterator[Fault]:
+    """Every false positive and false negative of a document, each with its category and what it was taken for."""
     gold = {task: scored.gold[document.id, task] for task in document.tasks}
     predicted = {task: scored.predicted[document.id, task] for task in document.tasks}
     spans: dict[str, list[tuple[int, int]]] = {}
@@ -129,10 +130,12 @@ def unreachable(item: Item, sides: Sides) -> str | None:
 
 
 def in_text(item: Item, sides: Sides) -> bool:
+    """Whether all names of an item stand in the document."""
     return all(sides.places(name) for name in names_of(item))
 
 
 def categorise_name(name: str, sides: Sides) -> tuple[str, Item | None]:
+    """(category, the name on the other side that it was likened to or None), the first of `CATEGORIES` that is true of it."""
     lost = unreachable(name, sides)
     if lost:
         return lost, None
@@ -179,6 +182,7 @@ def is_short(name: str, sides: Sides) -> bool:
 
 
 def categorise_relation(pair: tuple[str, str], sides: Sides) -> tuple[str, Item | None]:
+    """As `categorise_name`, for a pair: reversed, under an alias, by what its names differ in, or unrelated."""
     lost = unreachable(pair, sides)
     if lost:
         return lost, None

@@ -65,6 +65,7 @@ def without_wrapping(text: str) -> str:
 
 
 def without_introduction(lines: list[str], task: str) -> list[str]:
+    """The lines without a first one such as "Here are the chemicals:"."""
     first = MARKS.sub("", lines[0]).strip()
     return lines[1:] if first.endswith(":") and read_loosely(lines[0], task) is None else lines
 

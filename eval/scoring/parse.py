@@ -71,6 +71,7 @@ def parse_completions(rows: Iterable[JsonObject], parse: Callable[[str, str, Any
 
 
 def write_predictions(predictions: Predictions, path: str | Path) -> Path:
+    """predictions.jsonl: {"document", "task", "items", "status"} of each answer. Returns the path."""
     return write_jsonl(
         path,
         ({"document": d, "task": t, "items": a.items, "status": a.status} for (d, t), a in predictions.items()),

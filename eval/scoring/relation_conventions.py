@@ -60,6 +60,7 @@ def count_relations(scored: Scored, count: Callable[[Document, AbstractSet[Pair]
 
 
 def convention_row(name: str, counts: np.ndarray | None, weights: np.ndarray, reason: str | None) -> JsonObject:
+    """{"convention", "figures", "reason"}: figures are None, with the reason, where `counts` are."""
     scored = None if counts is None else score_counts(counts, weights)
     return {"convention": CONVENTIONS[name], "figures": scored, "reason": reason if counts is None else None}
 
@@ -76,14 +77,17 @@ def without_ids(documents: Sequence[Document]) -> str | None:
 
 
 def pairs_of(items: Items) -> set[Pair]:
+    """The relations among items."""
     return {item for item in items if not isinstance(item, str)}
 
 
 def gold_names(document: Document) -> set[Pair]:
+    """The normalised (chemical, disease) names of a document's relations."""
     return set(map(normalise_item, document.pairs()))
 
 
 def gold_concepts(document: Document) -> set[Pair]:
+    """The (chemical id, disease id) of a document's relations that have both."""
     return {(r.chemical_id, r.disease_id) for r in document.relations if r.chemical_id and r.disease_id}
 
 
@@ -142,6 +146,7 @@ def every_pair(document: Document) -> set[Pair]:
 
 
 def every_concept_pair(document: Document) -> set[Pair]:
+    """Each chemical's id with each disease's id of a document's mentions."""
     concepts = {kind: {i for m in document.mentions if m.type == kind for i in m.ids} for kind in TYPES}
     return {(chemical, disease) for chemical in concepts[TYPES[0]] for disease in concepts[TYPES[1]]}
 

@@ -106,6 +106,7 @@ def count_documents(documents: Sequence[Document], predictions: Predictions) -> 
 
 
 def check_complete(documents: Sequence[Document], predictions: Predictions) -> None:
+    """Raises InputError for a prediction of an unknown document, or a document and task without a prediction."""
     known = {document.id for document in documents}
     for answered, task in predictions:
         if answered not in known:

@@ -39,6 +39,7 @@ def score_slices(train: Sequence[Document], scored: Scored) -> dict[str, JsonObj
 
 
 def slice_task(train: Sequence[Document], scored: Scored, task: str) -> dict[str, JsonObject | None]:
+    """By slice and label, a task's figures; None where the corpus cannot tell, such as concepts without ids."""
     documents, weights = scored.documents, scored.weights
     by_item: dict[str, Label] = {
         "string": label_seen(train, task),
@@ -71,11 +72,13 @@ def slice_items(scored: Scored, task: str, label: Label) -> dict[str, np.ndarray
 
 
 def label_seen(train: Sequence[Document], task: str) -> Label:
+    """Labels an item "seen" where train's gold for the task has it, else "unseen"."""
     known = {normalise_item(item) for document in train for item in document.gold(task)}
     return lambda _, item: "seen" if item in known else "unseen"
 
 
 def label_words(_: Document, item: Item) -> str:
+    """The number of words of an item's longer name: "1", "2" or "3+"."""
     words = max(len(name.split()) for name in names_of(item))
     return str(words) if words < 3 else "3+"
 
@@ -121,6 +124,7 @@ def score_concepts(train: Sequence[Document], scored: Scored, task: str) -> dict
 
 
 def recall_only(counts: np.ndarray, weights: np.ndarray) -> JsonObject:
+    """Figures of counts whose false positives cannot be told: recall alone, precision and F1 None."""
     tp, _, fn = (int(total) for total in counts.sum(axis=0))
     figures = {"precision": None, "recall": share(tp, tp + fn), "f1": None, "tp": tp, "fp": None, "fn": fn, "support": tp + fn}
     return figures | {"ci95": interval(figures_of(weights @ counts)["recall"])}
@@ -138,12 +142,14 @@ def score_documents(
 
 
 def label_item_count(scored: Scored, task: str) -> dict[str, str]:
+    """By document, how many gold items the task has there: "0", "1-2", "3-5" or "6+"."""
     numbers = {document: len(items) for (document, asked), items in scored.gold.items() if asked == task}
     names = {0: "0", 1: "1-2", 3: "3-5", 6: "6+"}
     return {d: names[max(low for low in names if low <= n)] for d, n in sorted(numbers.items(), key=lambda pair: pair[1])}
 
 
 def label_length(documents: Sequence[Document], task: str) -> dict[str, str]:
+    """By document, which third of the articles its number of words falls in."""
     lengths = {document.id: len(document.article.split()) for document in documents if task in document.tasks}
     if not lengths:
         return {}

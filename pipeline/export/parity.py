@@ -106,6 +106,7 @@ def keep_earlier(out: Path, answers: str, merged: Path | None) -> dict[str, dict
 
 
 def hash_answers(rows: Rows) -> str:
+    """sha256 of all answers, in the order of their keys: equal for equal answers."""
     return sha256(json.dumps([[*key, rows[key]["completion"]] for key in sorted(rows)]).encode()).hexdigest()
 
 

@@ -70,6 +70,7 @@ def make_gguf(run: RunFolder, merged: Path, folder: Path, quant: str) -> Path:
 
 
 def convert(run: RunFolder, merged: Path, out: Path, quant: str) -> Path:
+    """Writes the merged model as a GGUF file, by our own writer or by the settings' llama.cpp checkout. Returns its path."""
     checkout = run.settings.export.llama_cpp
     if checkout:
         return convert_with_checkout(Path(checkout), merged, out, quant)

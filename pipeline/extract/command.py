@@ -92,6 +92,7 @@ def read_done(rows: Path) -> dict[str, str]:
 
 
 def read_rows(rows: Path) -> Iterator[tuple[int, Extraction]]:
+    """(line number, extraction) of each row of an unfinished job's file. Raises InputError for a broken line."""
     with rows.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -102,6 +103,7 @@ def read_rows(rows: Path) -> Iterator[tuple[int, Extraction]]:
 
 
 def digest(text: str) -> str:
+    """sha256 of a text in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -118,6 +120,7 @@ def skip_done(texts: Iterator[Document], done: Mapping[str, str], rows: Path, co
 
 
 def count(counts: dict[str, int], extraction: Extraction) -> None:
+    """Adds an extraction to `counts`, by what is counted."""
     counts["documents"] += 1
     counts["windows"] += extraction.windows
     counts["entities"] += len(extraction.entities)
@@ -126,11 +129,13 @@ def count(counts: dict[str, int], extraction: Extraction) -> None:
 
 
 def show_progress(counts: Mapping[str, int]) -> None:
+    """Rewrites one line on a terminal; nothing in a log."""
     if sys.stderr.isatty():
         print(f"\r{counts['documents']} documents, {counts['entities']} entities ", end="", file=sys.stderr, flush=True)
 
 
 def describe_counts(out: Path, counts: Mapping[str, int]) -> str:
+    """"found.jsonl: 12 documents, 80 entities"; what is zero is left out."""
     return f"{out}: " + ", ".join(f"{number} {name}" for name, number in counts.items() if number or name == "documents")
 
 

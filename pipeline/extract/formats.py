@@ -56,10 +56,12 @@ def _sure(confidence: float | None) -> str:
 
 
 def write_jsonl(extractions: Sequence[Extraction], target: Path) -> None:
+    """One JSON object a document, as `to_json` makes it."""
     write_text(target, "".join(json.dumps(to_json(one), ensure_ascii=False) + "\n" for one in extractions))
 
 
 def write_readable(extractions: Sequence[Extraction], target: Path) -> None:
+    """What `render_text` shows of each document."""
     write_text(target, "\n\n".join(render_text(one) for one in extractions) + "\n")
 
 
@@ -90,6 +92,7 @@ def _plain_cell(value: object) -> object:
 
 
 def write_parquet(extractions: Sequence[Extraction], target: Path) -> None:
+    """One row an entity or relation, in `COLUMNS`; needs pyarrow."""
     import pyarrow
     from pyarrow import parquet
 
@@ -142,12 +145,14 @@ def bioc_collection(extractions: Sequence[Extraction]) -> Any:
 
 
 def write_bioc_xml(extractions: Sequence[Extraction], target: Path) -> None:
+    """A BioC collection as XML; needs the package bioc."""
     from bioc import biocxml
 
     write_text(target, biocxml.dumps(bioc_collection(extractions)))
 
 
 def write_bioc_json(extractions: Sequence[Extraction], target: Path) -> None:
+    """A BioC collection as JSON; needs the package bioc."""
     from bioc import biocjson
 
     write_text(target, biocjson.dumps(bioc_collection(extractions), indent=1))

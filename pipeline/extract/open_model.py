@@ -105,10 +105,12 @@ def find_asked(
 
 
 def is_run(folder: Path) -> bool:
+    """Whether a folder is a run of this project, rather than an adapter or a model."""
     return (folder / "manifest.json").is_file()
 
 
 def adapter_of(folder: Path) -> Path:
+    """The folder of a run's adapter; any other folder as it is."""
     return folder / "adapter" if is_run(folder) else folder
 
 

@@ -118,6 +118,7 @@ def build_extraction(
 def build_entity(
     name: str, kind: Any, confidence: float | None, text: FoldedText, sentences: Sequence[tuple[int, int]]
 ) -> Entity:
+    """An entity at all places where the text has its name, with the sentence of the first; no place where it has none."""
     spans = tuple(places(text, name))
     sentence = next((text.text[start:end] for start, end in sentences if spans and start <= spans[0][0] < end), None)
     return Entity(name, kind, spans, sentence, confidence)

@@ -108,6 +108,7 @@ def read_json_lines(path: Path, name: str) -> Iterator[Document]:
 
 
 def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row by column name) of a table. Raises InputError for a row that is not whole."""
     csv.field_size_limit(LARGEST_CELL)
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
@@ -130,6 +131,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_table(rows: Iterable[tuple[int, dict[str, Any]]], path: Path, name: str) -> Iterator[Document]:
+    """The document of each row, numbered where it has no id of its own."""
     for number, row in rows:
         yield document_of(row, f"{path}:{number}", f"{name}-{number}")
 

@@ -138,6 +138,7 @@ def batches(settings: Settings, device: Device, lengths: Lengths) -> list[tuple[
 
 
 def usable(device: Device) -> int:
+    """Bytes of a device's memory that a plan may count on."""
     return int(device.memory * USABLE[device.kind])
 
 
@@ -157,6 +158,7 @@ def describe_misfit(settings: Settings, model: Architecture, device: Device, len
 
 
 def find_warnings(settings: Settings, device: Device) -> Iterator[str]:
+    """What the settings cost in speed, or change in the batch, in words."""
     if device.engine == "unsloth":
         yield from leaves_fused_path(settings)
     train = settings.train

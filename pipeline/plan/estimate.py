@@ -49,6 +49,7 @@ def estimate_memory(settings: Settings, model: Architecture, device: Device, len
 
 
 def element_bytes(settings: Settings) -> int:
+    """Bytes of a number in the type that the model computes in."""
     return 4 if settings.model.dtype == "float32" else 2
 
 

@@ -83,6 +83,7 @@ def cpu_memory() -> int:
 
 
 def read_words(file: str) -> list[str]:
+    """The words of a file; none where there is no such file."""
     return Path(file).read_text().split() if Path(file).is_file() else []
 
 

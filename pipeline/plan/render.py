@@ -54,6 +54,7 @@ def render_plan(plan: Plan) -> str:
 
 
 def total_seconds(plan: Plan) -> Range:
+    """Least and most of the whole job."""
     return sum(low for low, _ in plan.seconds.values()), sum(high for _, high in plan.seconds.values())
 
 

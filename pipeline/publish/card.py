@@ -68,6 +68,7 @@ def write_card(run: Path) -> str:
 
 
 def read_facts(run: Path) -> Facts:
+    """All that the card tells of a run, from its files; what is missing is None."""
     folder = read_run(run)
     names = ("data/audit.json", "eval/test/metrics.json", "export/parity.json")
     adapter = _read(run / "adapter/medner.json") or {}
@@ -94,6 +95,7 @@ def describe_shipped(facts: Facts) -> Shipped:
 
 
 def ggufs(run: Path) -> list[str]:
+    """The names of a run's GGUF files."""
     return sorted(path.name for path in (run / "export").glob("*.gguf"))
 
 
@@ -117,6 +119,7 @@ def render_metadata(facts: Facts) -> str:
 
 
 def evaluation_results(facts: Facts) -> list:
+    """Precision, recall and F1 of each task on test, for the card's metadata; none without an evaluation."""
     from huggingface_hub import EvalResult
 
     source = data_name(facts)
@@ -169,6 +172,7 @@ def data_name(facts: Facts) -> str:
 
 
 def render_opening(facts: Facts) -> str:
+    """What the model is, what it was made from, and what it must not be used for."""
     remark = facts.adapter.get("origin", {}).get("remark")
     built = "**Built with Llama.** " if llama_version(facts.base) else ""
     return (
@@ -181,6 +185,7 @@ def render_opening(facts: Facts) -> str:
 
 
 def render_results(metrics: Mapping | None) -> str:
+    """The tables of scores on test, with the rates of faults; or that there was no evaluation."""
     if not metrics:
         return "This run has not been evaluated on a test split; nothing is claimed."
     tables = build_tables(metrics, ["scores"])
@@ -195,6 +200,7 @@ def render_results(metrics: Mapping | None) -> str:
 
 
 def render_parity(parity: Mapping | None) -> str:
+    """How far each exported file's answers are from the adapter's."""
     if not parity or not parity["models"]:
         return "No exported file was compared with the adapter."
     rows = []
@@ -218,6 +224,7 @@ def _change(figures: Mapping | None) -> str:
 
 
 def render_data(facts: Facts) -> str:
+    """The data's name and sha256, its split, leaks, and what share of test's names train has."""
     lines = [f"- {data_name(facts)}, sha256 `{facts.manifest.get('data_sha256')}`"]
     audit = facts.audit
     if not audit:
@@ -235,6 +242,7 @@ def render_data(facts: Facts) -> str:
 
 
 def render_training(facts: Facts) -> str:
+    """LoRA's and training's settings, steps, hardware and time."""
     lora, train, model = facts.settings.lora, facts.settings.train, facts.settings.model
     stage = facts.manifest.get("stages", {}).get("train", {})
     shown = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "effective_batch_size", "optim", "weight_decay", "seed")

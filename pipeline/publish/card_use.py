@@ -57,6 +57,7 @@ def render_use(shipped: Shipped) -> str:
 
 
 def use_transformers(shipped: Shipped) -> str:
+    """Python that answers by transformers and PEFT."""
     embedded = shipped.base == "tiny"  # in the medner package
     imported = "from pipeline.model import TINY\n" if embedded else ""
     base = "TINY" if embedded else f"{json.dumps(shipped.base)}"
@@ -78,12 +79,14 @@ for task, question in questions.items():
 
 
 def use_llama_cpp(shipped: Shipped) -> str:
+    """The command that serves the GGUF file by llama.cpp, and Python that asks it."""
     command = server_command(local_gguf(shipped), shipped.context, shipped.answer_tokens)
     lines = [*download(shipped, shipped.gguf), command]
     return f"**llama.cpp**:\n\n{fence('sh', *lines)}\n\n{fence('python', write_client(shipped, 8080, 'medner'))}"
 
 
 def use_ollama(shipped: Shipped) -> str:
+    """The commands that serve the GGUF file by Ollama, and Python or a conversation by hand that asks it."""
     lines = [
         *download(shipped, shipped.gguf, "Modelfile"),
         "ollama create medner -f " + ("" if shipped.repo else "export/") + "Modelfile",
@@ -105,10 +108,12 @@ def use_ollama(shipped: Shipped) -> str:
 
 
 def typed_in(question: str) -> str:
+    """A question in the triple quotes that Ollama takes for several lines."""
     return fence("text", f'"""{question}"""')
 
 
 def use_vllm(shipped: Shipped) -> str:
+    """The command that serves base and adapter by vLLM, and Python that asks it."""
     rank = next((rank for rank in RANKS if rank >= shipped.rank), shipped.rank)
     base = shipped.base if shipped.base != "tiny" else "$(python -c 'from pipeline.model import TINY; print(TINY)')"
     command = (
@@ -148,28 +153,34 @@ def write_questions(shipped: Shipped) -> str:
 
 
 def write_turn(shipped: Shipped) -> str:
+    """The line of Python that asks the next question: in the same conversation, or in a new one."""
     turn = '{"role": "user", "content": question}'
     return f"messages.append({turn})" if shipped.conversation else f"messages = [system, {turn}]"
 
 
 def write_answer(shipped: Shipped) -> str:
+    """The line of Python that prints an answer and, in one conversation, keeps it."""
     kept = '\n    messages.append({"role": "assistant", "content": answer})' if shipped.conversation else ""
     return f'print(task, answer, sep="\\n", end="\\n\\n"){kept}'
 
 
 def quote(text: str) -> str:
+    """A text as Python writes it in code."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def fence(language: str, *lines: str) -> str:
+    """Lines as a block of code in Markdown."""
     return f"```{language}\n" + "\n".join(lines) + "\n```"
 
 
 def download(shipped: Shipped, *files: str | None) -> list[str]:
+    """The command that fetches files of the repository; none for a run that has not been pushed."""
     return [f"hf download {shipped.repo} {' '.join(filter(None, files))} --local-dir ."] if shipped.repo else []
 
 
 def local_gguf(shipped: Shipped) -> str:
+    """The GGUF file's path after the download, or in the run folder."""
     return ("" if shipped.repo else "export/") + (shipped.gguf or "")
 
 

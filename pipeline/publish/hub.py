@@ -76,6 +76,7 @@ def list_files(hub: Hub, repo: str, then: str) -> list[str] | None:
 
 
 def create(hub: Hub, repo: str, private: bool, then: str) -> None:
+    """Makes the repository unless it is there. `then`: what to do, in the message of a failure."""
     call(hub, lambda: hub.api.create_repo(repo, private=private, exist_ok=True), f"{repo} cannot be created", then)
 
 

@@ -35,6 +35,7 @@ def serve_models(
 
 
 def require_gradio() -> None:
+    """Raises InputError, naming what to install, where Gradio is missing."""
     if find_spec("gradio") is None:
         raise InputError("medner serve needs Gradio: pip install 'medner[ui]' (or pip install -r requirements-ui.txt)")
 

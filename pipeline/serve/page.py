@@ -55,6 +55,7 @@ def read_request(text: str, file: str | None) -> list[Document]:
 
 
 def extract_all(models: Mapping[str, Extractor], text: str, file: str | None) -> Found:
+    """By model, what it finds in the text and the file. Raises InputError for a file that cannot be read."""
     documents = read_request(text, file)
     return {name: list(extractor(documents)) for name, extractor in models.items()}
 
@@ -140,6 +141,7 @@ def build_page(models: Mapping[str, Extractor], title: str) -> gradio.Blocks:
 
 
 def enumerate_names(names: Sequence[str]) -> list[tuple[str, int]]:
+    """(name, number) of each model: what is shown and what is sent."""
     return [(name, number) for number, name in enumerate(names)]
 
 

@@ -53,4 +53,5 @@ class CheckpointUploads(TrainerCallback):
 
 
 def in_memory(content: Path | bytes) -> bytes:
+    """The bytes of a file, or bytes as they are."""
     return content if isinstance(content, bytes) else content.read_bytes()

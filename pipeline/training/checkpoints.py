@@ -57,12 +57,14 @@ def require_finite(model: PreTrainedModel, step: int) -> None:
 
 
 def seal(checkpoint: Path) -> None:
+    """Writes the sha256 of each file of a finished checkpoint beside them."""
     # another process may still be writing its rng_state_1.pth
     files = [file for file in sorted(checkpoint.iterdir()) if file.is_file() and file.name != SEAL and not per_process(file)]
     write_json(checkpoint / SEAL, {file.name: hash_files([file]) for file in files})
 
 
 def per_process(file: Path) -> bool:
+    """Whether each process writes such a file of its own."""
     return file.name.startswith("rng_state_")
 
 
@@ -100,8 +102,10 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
+    """The step of "checkpoint-STEP"."""
     return int(checkpoint.name.partition("-")[2])
 
 
 def best_of(checkpoint: Path) -> int | None:
+    """The best step until this checkpoint, by the trainer's state; None before the first evaluation."""
     return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]

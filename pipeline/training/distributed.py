@@ -10,6 +10,7 @@ LONGEST_WAIT = timedelta(hours=24)  # the others wait while the first scores the
 
 
 def count_processes() -> int:
+    """How many processes the launcher started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -17,6 +17,7 @@ def uses_wandb(report_to: str) -> bool:
 
 
 def has_wandb_login() -> bool:
+    """Whether W&B would find a key: in the environment, or in .netrc by `wandb login`."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
