@@ -142,12 +142,12 @@ def describe_own(run: RunFolder, variant: Variant) -> dict:
 
 
 def describe_model(model: str, engine: str) -> dict:
-    """{"model", "served"} of a server's address, or {"model", "sha256"} of files that `engine` reads; a Hub id as it stands.
+    """{"model", "served", "served_meta"} of a server's address, or {"model", "sha256"} of files that `engine` reads.
 
-    Raises InputError where the server cannot be reached, or the files are missing or broken.
+    A Hub id stands as it is. Raises InputError where the server cannot be reached, or the files are missing or broken.
     """
     if model.startswith(ADDRESS):
-        return {"model": model.rstrip("/"), "served": ask_served_name(model)}
+        return {"model": model.rstrip("/"), **ask_served(model)}
     if engine == "llama.cpp":
         read_metadata(Path(model))  # refuses a broken one
         return {"model": Path(model).name, "sha256": hash_file(Path(model))}
@@ -175,16 +175,21 @@ def default_model(run: RunFolder, engine: str) -> str:
     return str(ggufs[0])
 
 
-def ask_served_name(address: str) -> str | None:
-    """The first model that a server lists; None where it lists none. Raises InputError where it cannot be reached."""
+def ask_served(address: str) -> dict:
+    """{"served": the name of the first model that a server lists, or None, "served_meta": what else it says of that model}.
+
+    llama.cpp tells its size, by which another file behind the same address is known. Raises InputError where it cannot be
+    reached.
+    """
     from eval.engines.client import ask, offers, open_server
 
     url = address.rstrip("/").removesuffix("/v1") + "/v1"
     with open_server(url, timeout=10, attempts=1, key=os.environ.get("OPENAI_API_KEY")) as server:
         if not offers(server, f"{url}/models"):
-            return None
+            return {"served": None}
         listed = ask(server, "GET", "/models").get("data") or [{}]
-        return listed[0].get("id")
+        meta = listed[0].get("meta") or listed[0].get("root")
+        return {"served": listed[0].get("id")} | ({"served_meta": meta} if meta else {})
 
 
 def open_variant(run: RunFolder, variant: Variant, chats: Sequence[Chat]) -> Engine:

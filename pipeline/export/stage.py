@@ -13,7 +13,7 @@ from pipeline.base_model import model_path, read_origin
 from pipeline.export.gguf import convert_to_gguf
 from pipeline.export.merge import merge_adapter
 from pipeline.export.modelfile import served_context, server_command, write_modelfile
-from pipeline.export.names import default_name
+from pipeline.export.names import default_name, licence_of
 from pipeline.export.parity import check_parity, decide
 from pipeline.export.quantise import MOSTLY, convert_with_checkout, quantise_gguf
 from pipeline.model import load_tokenizer
@@ -87,10 +87,11 @@ def describe_model(run: RunFolder) -> dict[str, str]:
     path = run.path / "eval" / "test" / "metrics.json"
     tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"] if path.exists() else {}
     origin = read_origin(run.settings.model.name)
+    licence = licence_of(run.settings.model.name) or origin.get("license")
     scores = {f"medner.test.{task}.f1": f"{figures['f1']:.4f}" for task, figures in tasks.items()}
     return {
         "general.name": file_stem(run),
-        "general.license": origin.get("license", "llama3.2"),
+        **({"general.license": licence} if licence else {}),
         "general.base_model.0.name": origin.get("base_model", run.settings.model.name),
         "medner.data_sha256": run.manifest["data_sha256"],
         "medner.layout": run.settings.train.layout,

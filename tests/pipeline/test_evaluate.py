@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from fixed_run import make_run, save_adapter
+from llama_server import serve
 
 from data.files import read_jsonl, write_jsonl
 from data.prompts import read_answer, render_answer
-from data.schema import TASKS, Mention, document_to_json
+from data.schema import TASKS, Mention, Relation, document_to_json
 from data.split import read_split_folder
 from pipeline.base_model import TINY
 from pipeline.cli import main
@@ -131,6 +132,54 @@ def test_two_models_of_one_name_never_share_answers(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_two_servers_never_share_answers(run, tmp_path):
+    """Two addresses, each with another model under the same name, and one address where the model was exchanged."""
+    merged = merge_adapter(TINY, run / "adapter", tmp_path / "merged")
+    first, second = (convert_to_gguf(merged, tmp_path / name / "x.gguf", name, {}) for name in ("f16", "q8_0"))
+    with serve(first) as one, serve(second) as other:
+        for client in (one, other, one):
+            assert evaluate(run, "--engine", "llama.cpp", "--model", client.base_url) == 0
+        address = str(one.base_url).rstrip("/")
+    said = [provenance(path.parent) for path in run.glob("eval/test/llama.cpp-*/completions.jsonl")]
+    assert len({one["model"] for one in said}) == 2 and address in {one["model"] for one in said}
+    assert said[0]["served_meta"] != said[1]["served_meta"]
+
+
+def test_items_that_hold_odd_line_breaks_are_no_items_and_our_own_file_is_read_again(run, monkeypatch, capsys):
+    odd = "- one\rtwo\n- three\u2028four\n- five\x85six"
+    monkeypatch.setattr("pipeline.variant.open_variant", lambda run, variant, chats: lambda chats: (
+        [{"document": chat.document.id, "task": task, "completion": odd, "finish": "stop"} for task in chat.tasks]
+        for chat in chats
+    ))  # fmt: skip
+    assert evaluate(run, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rates"]["malformed"] == 1
+    for name in ("predictions.jsonl", "completions.jsonl"):
+        assert main(["score", str(run / "data/test.jsonl"), str(run / "eval/test" / name)]) == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_predicted_relations_stand_in_pubtator_where_train_has_their_ids(known, run, monkeypatch, capsys):
+    names = {"Zolamine": ("Chemical", "C1"), "tremor": ("Disease", "D1")}
+    text = "Zolamine gave tremor."
+    mentions = tuple(
+        Mention(name, kind, text.index(name), text.index(name) + len(name), (concept,) * known)
+        for name, (kind, concept) in names.items()
+    )
+    relation = Relation("Zolamine", "tremor", *(("C1", "D1") if known else ()))
+    rows = [
+        {"split": name} | document_to_json(replace(one, text=text, title=None, mentions=mentions, relations=(relation,)))
+        for name, documents in read_split_folder(run / "data").items() for one in documents
+    ]  # fmt: skip
+    write_jsonl(run / "data/documents.jsonl", rows)
+    monkeypatch.setattr("pipeline.variant.open_variant", answer_with_gold)
+    assert evaluate(run, "--json") == 0
+    official = json.loads(capsys.readouterr().out)["official"]
+    written = (run / "eval/test/predictions.PubTator").read_text(encoding="utf-8")
+    assert written.count("\tCID\tC1\tD1\n") == 3 * known and official["relations"]["written"] == 3 * known
+    assert official["relation"]["f1"] == 1 if known else "concept id" in official["relations"]["reason"]
+
+
+@pytest.mark.slow
 def test_a_models_folder_is_told_by_its_weights(run, tmp_path, monkeypatch):
     merged = merge_adapter(TINY, run / "adapter", tmp_path / "merged")
     assert evaluate(run, "--model", merged) == 0
@@ -148,6 +197,7 @@ def test_a_models_folder_is_told_by_its_weights(run, tmp_path, monkeypatch):
     ("fault", "flags", "message"),
     [
         ("cut", [], "adapter_model.safetensors"),
+        ("half zeros", [], "adapter_model.safetensors: is damaged"),
         ("gone", [], "adapter_model.safetensors: "),
         ("garbage", ["--engine", "llama.cpp", "--model", "{garbage}"], "garbage.gguf: not a GGUF file"),
         ("garbage", ["--engine", "llama.cpp", "--model", "{folder}/none.gguf"], "none.gguf: no such GGUF file"),
@@ -164,6 +214,9 @@ def test_what_cannot_answer_is_refused_before_anything_is_loaded(fault, flags, m
     garbage.write_bytes(b"nothing of the kind")
     if fault == "cut":
         adapter.write_bytes(adapter.read_bytes()[:5000])
+    if fault == "half zeros":
+        written = adapter.read_bytes()
+        adapter.write_bytes(written[: len(written) // 2] + bytes(len(written) - len(written) // 2))
     if fault == "gone":
         adapter.unlink()
     said = refused(capsys, run, *(flag.format(garbage=garbage, folder=tmp_path) for flag in flags))
