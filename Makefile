@@ -6,7 +6,10 @@ PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 UNSLOTH_TESTS := -m pytest tests/unsloth -o filterwarnings=default --disable-warnings --durations 5
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+CHAOS_N ?= 200
+
 .PHONY: demo real test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
+.PHONY: chaos fuzz lock licences sbom audit
 .PHONY: test-unsloth test-unsloth-t4 test-unsloth-a100
 
 demo: .venv/ready
@@ -40,6 +43,29 @@ lint: .venv/ready-test
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Interrupts every stage of a tiny job and goes on with it; mutates a million inputs. Both print tables.
+chaos: .venv/ready-test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/chaos.py --interruptions $(CHAOS_N)
+
+fuzz: .venv/ready
+	$(BIN)/python -m bench.fuzz
+
+# The CPU set with the hashes of its files; what is installed, as a list of licences and a CycloneDX bill of materials; and
+# what the lock's packages are known to be vulnerable to (--strict: a package that could not be looked up is no pass).
+lock: .venv/ready-test
+	$(BIN)/python -m tools.lock_requirements
+
+licences: .venv-supply/ready
+	mkdir -p build
+	.venv-supply/bin/pip-licenses --python $(BIN)/python --order license --format markdown --output-file build/licences.md
+
+sbom: .venv-supply/ready
+	mkdir -p build
+	.venv-supply/bin/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(BIN)/python
+
+audit: .venv-supply/ready
+	.venv-supply/bin/pip-audit --strict --disable-pip --requirement requirements-cpu.lock
+
 bench: .venv/ready
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.generation
@@ -70,6 +96,12 @@ tiny-base: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements-real.txt
 	touch $@
 
+# Apart from .venv, which is what is looked at.
+.venv-supply/ready: .venv/ready requirements-supply.txt
+	$(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install --quiet -r requirements-supply.txt
+	touch $@
+
 # Laid over .venv by a path file: what stands in .venv is not installed twice.
 .venv-unsloth/ready: .venv/ready-test requirements-unsloth-cpu.txt
 	$(PYTHON) -m venv --without-pip .venv-unsloth
@@ -78,4 +110,4 @@ tiny-base: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-unsloth runs build *.egg-info
+	rm -rf .venv .venv-unsloth .venv-supply runs build *.egg-info

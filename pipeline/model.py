@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from data.files import write_json
 from data.prompts import SYSTEM
 from data.schema import InputError
+from eval.engines.pickled import refuse_pickled
 from pipeline.base_model import SMOLLM2, model_path, read_origin
 from pipeline.config import Settings
 from pipeline.hub_reach import read_local_only
@@ -86,6 +87,9 @@ def find_pad_token(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def load_model(settings: Settings, *, adapter: Path | None = None, trainable: bool = False) -> PreTrainedModel:
     """The base model; with the adapter at `adapter`; or, `trainable`, with a fresh LoRA."""
+    for folder in (model_path(settings.model.name), adapter):
+        if folder:
+            refuse_pickled(folder)
     load = load_with_unsloth if prepare_engine() == "unsloth" else load_with_transformers
     try:
         model = load(settings, adapter, trainable)
@@ -128,6 +132,7 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
         revision=settings.model.revision,
         dtype=torch_dtype(settings),
         quantization_config=nf4(settings),
+        use_safetensors=True,
         local_files_only=reads_locally(name),
         device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if torch.cuda.is_available() else None,
         attn_implementation="sdpa",

@@ -110,7 +110,8 @@ def _longest_first(chats: Sequence[Request]) -> list[Request]:
     return sorted(chats, key=lambda chat: chat.positions, reverse=True)
 
 
-def _out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a GPU or the machine had no memory left."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return "can't allocate memory" in str(error) or "not enough memory" in str(error)  # torch's words for it on a CPU
@@ -217,7 +218,7 @@ def run_chats(decoding: Decoding, chats: Sequence[Request], kind: type = Schedul
             yield from scheduler.run(waiting)
         except (MemoryError, RuntimeError) as error:
             started = scheduler.interrupted()
-            if len(started) < 2 or not _out_of_memory(error):
+            if len(started) < 2 or not is_out_of_memory(error):
                 raise
             most = len(started) // 2
             waiting = deque(_longest_first([*started, *waiting]))

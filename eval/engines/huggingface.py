@@ -16,6 +16,7 @@ from eval.chat_template import read_template
 from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
 from eval.engines.decode_loop import ChatState, Decoding, Scheduler, decode_text, run_chats
+from eval.engines.pickled import refuse_pickled
 from eval.engines.unsloth_generate import Calls, is_patched
 from eval.grounding.answer import grounding
 from eval.grounding.states import read_vocabulary
@@ -35,9 +36,10 @@ def open_transformers(
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    refuse_pickled(model)
     loader = AutoPeftModelForCausalLM if (Path(model) / "adapter_config.json").is_file() else AutoModelForCausalLM
     return transformers_engine(
-        loader.from_pretrained(model, dtype=dtype).to(device),
+        loader.from_pretrained(model, dtype=dtype, use_safetensors=True).to(device),
         AutoTokenizer.from_pretrained(model),
         batch_tokens=batch_tokens,
         grounded=grounded,

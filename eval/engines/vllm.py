@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from data.schema import InputError
 from eval.chat_template import read_template
 from eval.chats import Chat, Engine, Request, read_chat, refuse_too_long
+from eval.engines.pickled import refuse_pickled
 from eval.grounding.grammar import lark_grammar
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def llm_settings(model: str, *, grounded: bool, context: int, memory: float, dty
     settings |= {"enable_prefix_caching": True, "trust_remote_code": False, "seed": 0}
     if grounded:
         settings["structured_outputs_config"] = {"backend": "guidance"}
+    refuse_pickled(model)
     config = Path(model) / "adapter_config.json"
     if not config.is_file():
         return settings, None

@@ -87,6 +87,9 @@ def find_shards(model: Path) -> list[Path]:
     """The model's safetensors files, in the index's words where there are several."""
     index = _read_json(model / "model.safetensors.index.json")
     names = sorted(set(index["weight_map"].values())) if index else ["model.safetensors"]
+    climbing = [name for name in names if Path(name).name != name]
+    if climbing:
+        raise InputError(f"{model}: its index names a file outside of it, {climbing[0]!r}; fetch the model anew")
     missing = [name for name in names if not (model / name).is_file()]
     if missing:
         raise InputError(f"{model}: weight file {missing[0]} is missing. Only safetensors are read; fetch the model anew.")

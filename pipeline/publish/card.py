@@ -256,8 +256,9 @@ def render_training(facts: Facts) -> str:
     if "examples" in stage:
         lines.append(f"- {stage['examples']} examples, {stage.get('steps')} steps, best step {stage.get('best_step')}")
     hardware = facts.manifest.get("device")
-    if hardware or "seconds" in stage:
-        time = f", {stage['seconds'] / 60:.1f} minutes of training" if "seconds" in stage else ""
+    seconds = stage.get("training_seconds", stage.get("seconds"))  # the stage's own are those since it was interrupted
+    if hardware or seconds:
+        time = f", {seconds / 60:.1f} minutes of training" if seconds else ""
         lines.append(f"- Hardware: {hardware or 'not recorded'}{time}")
     versions = ", ".join(f"{name} {version}" for name, version in facts.manifest.get("versions", {}).items())
     return "\n".join([*lines, *([f"- {versions}"] if versions else [])])

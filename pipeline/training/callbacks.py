@@ -1,10 +1,12 @@
-"""What the trainer calls while it trains: the progress bar, and the end at a signal."""
+"""What the trainer calls while it trains: the progress bar, the clock, and the end at a signal."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+import time
+from collections.abc import Sequence
 
 from transformers import TrainerCallback
 
@@ -47,6 +49,25 @@ def describe_evaluation(step: int, metrics: dict[str, float]) -> str:
         return line
     tasks = [f"{task} {100 * metrics[f'eval_f1_{task}']:.1f}" for task in TASKS if f"eval_f1_{task}" in metrics]
     return f"{line}, F1 {100 * metrics['eval_f1']:.1f} ({', '.join(tasks)})"
+
+
+class Clock(TrainerCallback):
+    """Notes in each row of the log how long training has taken, what was before an interruption included."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.monotonic() - seconds_trained(state.log_history)
+
+    def on_log(self, args, state, control, **kwargs):
+        state.log_history[-1]["seconds"] = round(time.monotonic() - self.started, 2)
+
+
+def seconds_trained(history: Sequence[dict]) -> float:
+    """Those of the trainer's log up to its last row.
+
+    >>> seconds_trained([{"step": 1, "seconds": 4.5}, {"step": 2}])
+    4.5
+    """
+    return max((row.get("seconds", 0.0) for row in history), default=0.0)
 
 
 class StopOnSignal(TrainerCallback):

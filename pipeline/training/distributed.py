@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cache
 
 LONGEST_WAIT = timedelta(hours=24)  # the others wait while the first scores the untuned model
+LONGEST_STEP = timedelta(minutes=15)  # then: whoever waits longer for another within training takes it for dead, and ends
 
 
 def count_processes() -> int:
@@ -26,5 +27,7 @@ def wait_for_all() -> None:
         return
     import torch
     from accelerate import PartialState
+    from torch.distributed.distributed_c10d import _set_pg_timeout
 
     PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT).wait_for_everyone()
+    _set_pg_timeout(LONGEST_STEP)

@@ -1,5 +1,6 @@
 """Weights & Biases, when this machine is logged in or on request offline: losses and validation F1 while training,
-and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes.
+and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes: where W&B does not
+answer, what it should have got is kept in the run's folder, for `wandb sync`.
 """
 
 from __future__ import annotations
@@ -7,8 +8,13 @@ from __future__ import annotations
 import netrc
 import os
 import secrets
+import sys
 
+from pipeline.hub_reach import is_reachable
 from pipeline.run_folder import RunFolder
+
+WANDB = "https://api.wandb.ai"
+LONGEST_INIT, LONGEST_FINISH = 60, 300  # seconds that W&B may keep the job waiting, first and last
 
 
 def uses_wandb(report_to: str) -> bool:
@@ -27,7 +33,10 @@ def has_wandb_login() -> bool:
 
 
 def start_tracking(run: RunFolder) -> bool:
-    """Point the W&B client at this run, the same W&B run when it goes on. Returns whether W&B is used."""
+    """Open this run at W&B, the same W&B run when it goes on; offline where W&B does not answer.
+
+    Returns whether W&B is used.
+    """
     if not uses_wandb(run.settings.train.report_to):
         return False
     if "wandb" not in run.manifest:
@@ -37,7 +46,26 @@ def start_tracking(run: RunFolder) -> bool:
     os.environ.setdefault("WANDB_SILENT", "true")
     if run.settings.train.report_to == "offline":
         os.environ["WANDB_MODE"] = "offline"
+    if os.environ.get("WANDB_MODE", "online") == "online" and (fault := open_online(run)):
+        os.environ["WANDB_MODE"] = "offline"
+        kept = run.path / "wandb"
+        print(f"WARNING: W&B: {fault}; the job goes on. What W&B should have got is kept: wandb sync {kept}", file=sys.stderr)
     return True
+
+
+def open_online(run: RunFolder) -> str | None:
+    """The W&B run that the trainer and the evaluation write to. Returns what went wrong, if anything did."""
+    import wandb
+
+    address = os.environ.get("WANDB_BASE_URL") or WANDB
+    if not is_reachable(address):
+        return f"{address} cannot be reached"
+    try:
+        waits = wandb.Settings(init_timeout=LONGEST_INIT, finish_timeout=LONGEST_FINISH)
+        wandb.init(id=run.manifest["wandb"], name=run.path.name, resume="allow", dir=str(run.path), settings=waits)
+    except wandb.Error as error:  # a server in trouble, or a key that it refuses
+        return str(error).strip().split("\n")[0]
+    return None
 
 
 def stop_tracking() -> None:

@@ -41,22 +41,29 @@ def train_adapter(
     `owners`: the document id of each example of `train`, named where its loss is no number. `score`: figures of the model at
     each evaluation, beside its loss. Raises KeyboardInterrupt where a signal ended the training, after saving a checkpoint.
     """
-    from pipeline.training.callbacks import StopOnSignal
+    from pipeline.training.callbacks import StopOnSignal, seconds_trained
     from pipeline.training.checkpoints import last_checkpoint, require_finite
+    from pipeline.training.memory import train_within_memory
 
     wait_for_all()
-    trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
-    refuse_infinite_loss(trainer, train, owners)
-    if score:
-        score_at_evaluations(trainer, score)
     stop = StopOnSignal()
-    for callback in (*callbacks, stop):
-        trainer.add_callback(callback)
-    checkpoint = last_checkpoint(folder / "checkpoints")
-    if checkpoint and is_finished(checkpoint, settings, len(train), bool(validation)):
-        load_finished(trainer, checkpoint)
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def attempt(settings: Settings) -> SFTTrainer:
+        stop.restore()  # where an attempt before it ran out of memory
+        trainer = make_trainer(settings, model, tokenizer, train, validation, folder)
+        refuse_infinite_loss(trainer, train, owners)
+        if score:
+            score_at_evaluations(trainer, score)
+        for callback in (*callbacks, stop):
+            trainer.add_callback(callback)
+        checkpoint = last_checkpoint(folder / "checkpoints")
+        if checkpoint and is_finished(checkpoint, settings, len(train), bool(validation)):
+            load_finished(trainer, checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return trainer
+
+    trainer = train_within_memory(attempt, settings, model)
     if stop.stopped:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}")
     require_finite(model, trainer.state.global_step)
@@ -72,6 +79,8 @@ def train_adapter(
     best = next((row for row in state.log_history if "eval_loss" in row and row["step"] == state.best_global_step), {})
     return {
         "steps": state.global_step,
+        "batch": [trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps],
+        "training_seconds": seconds_trained(state.log_history),
         "train_loss": mean_loss(state.log_history),
         "validation_loss": best.get("eval_loss"),
         "validation_f1": best.get("eval_f1"),
@@ -185,7 +194,7 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    from pipeline.training.callbacks import TrainingBar
+    from pipeline.training.callbacks import Clock, TrainingBar
     from pipeline.training.checkpoints import Patience, SealedCheckpoints
 
     validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
@@ -200,6 +209,7 @@ def make_trainer(
         make_adapter_float32(model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar())
+    trainer.add_callback(Clock())
     if validation:
         trainer.add_callback(Patience(settings.train.early_stopping_patience))
     trainer.add_callback(SealedCheckpoints())

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,5 +99,63 @@ def test_two_processes_train_as_one(tmp_path):
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["adapter", "checkpoints", "facts.json"]
 
 
+def start_ranks(folder: Path, longest_step: float) -> list[subprocess.Popen]:
+    """Two processes that a cluster would start on two machines: nobody watches over both."""
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    ranks = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LONGEST_STEP": str(longest_step), "STEPS": "100000"}
+        ranks.append(
+            subprocess.Popen(
+                [sys.executable, __file__, str(folder), "1"],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | address | place,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    return ranks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_where_one_process_dies_or_hangs_the_other_ends_in_time(tmp_path, how):
+    dead, other = start_ranks(tmp_path / "run", longest_step=8)
+    try:
+        while not (tmp_path / "run" / "began").exists():
+            assert other.poll() is None and dead.poll() is None, (other.stderr.read() if other.poll() else "", dead.poll())
+            time.sleep(0.05)
+        dead.send_signal(how)
+        assert other.wait(120) != 0
+        said = other.stderr.read()
+        assert any(word in said for word in ("Connection closed", "Timed out", "timeout", "reset by peer")), said[-2000:]
+    finally:
+        for process in (dead, other):
+            process.kill()
+            process.communicate()
+
+
 if __name__ == "__main__":
+    from datetime import timedelta
+
+    from transformers import TrainerCallback
+
+    from pipeline.training import distributed, train
+
+    if "LONGEST_STEP" in os.environ:
+        distributed.LONGEST_STEP = timedelta(seconds=float(os.environ["LONGEST_STEP"]))
+        STEPS = int(os.environ["STEPS"])
+        make = train.make_trainer
+
+        class Began(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                (Path(sys.argv[1]) / "began").touch()
+
+        def make_noted(*arguments):
+            trainer = make(*arguments)
+            trainer.add_callback(Began())
+            return trainer
+
+        train.make_trainer = make_noted
     train_here(Path(sys.argv[1]), int(sys.argv[2]))
