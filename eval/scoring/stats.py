@@ -62,7 +62,7 @@ def lower_bound(right: int, total: int) -> float:
     """The share of `total` that is right at least, in 95 of 100 such samples: Wilson's one-sided bound of independent items.
 
     >>> round(lower_bound(30, 30), 3), round(lower_bound(27, 30), 3)
-    (0.917, 0.775)
+    (0.917, 0.774)
     """
     if not total:
         return 0.0
