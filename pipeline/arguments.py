@@ -59,7 +59,8 @@ def add_commands(parsers: argparse._SubParsersAction) -> None:
     about = "merge a run's adapter, write GGUF files, check that they answer alike"
     export = add(parsers, "export", commands.alone(commands.export_command), about)
     export.add_argument("run", type=Path)
-    export.add_argument("--gguf", nargs="+", default=["q8_0"], choices=typing.get_args(Quant), help="default: q8_0")
+    export.add_argument("--gguf", nargs="+", choices=typing.get_args(Quant), help="default: q8_0")
+    export.add_argument("--gguf-lora", action="store_true", help="the adapter alone, to be laid over the base's GGUF file")
     export.add_argument("--merged", action="store_true", help="keep the merged 16-bit model")
     about = "publish a run to the Hub, or go on with a push that was cut off"
     push = add(parsers, "push", commands.alone(commands.push_command), about)
@@ -142,6 +143,7 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     pmids = "articles of PubMed by number, or a file of numbers; fetched from NCBI and kept ($NCBI_API_KEY: faster)"
     parser.add_argument("--pmid", nargs="+", action="extend", default=[], metavar="PMID|FILE", help=pmids)
     parser.add_argument("--model", required=True, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, an address")
+    parser.add_argument("--lora", help="an adapter's GGUF file, laid over the GGUF file of its base that --model names")
     parser.add_argument("--engine", choices=ENGINES, help="default: what fits the model")
     parser.add_argument("--out", type=Path, help="a file (for brat, a folder); without it, the results are printed")
     parser.add_argument("--to", choices=EXTRACT_FORMATS, help="the format of --out; default: by its ending")

@@ -168,7 +168,8 @@ def export_command(options: argparse.Namespace) -> Outcome:
 
     run = read_run(options.run)
     require_stage(run, "evaluate")
-    facts = export_run(run, options.gguf, options.merged)
+    quants = options.gguf or ([] if options.gguf_lora else ["q8_0"])
+    facts = export_run(run, quants, options.merged, options.gguf_lora)
     run.manifest["stages"]["export"] = run.manifest["stages"].get("export", {"seconds": 0}) | facts
     run.save()
     shown = f"{render_export(run.path, facts)}\neverything is in {run.path / 'export'}"
@@ -312,6 +313,7 @@ def extract_command(options: argparse.Namespace) -> Outcome:
         options.sources,
         options.model,
         pmids=options.pmid,
+        lora=options.lora,
         out=options.out,
         kind=options.to,
         explain=options.explain,

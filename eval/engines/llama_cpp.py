@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.schema import InputError
 from eval.chat_template import ChatTemplate, Message, build_template, placeholder_messages
@@ -48,6 +48,7 @@ def llama_cpp_engine(
     model: str,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    lora: str | Path | None = None,
     grounded: bool = False,
     listed_sides: bool = False,
     logprobs: bool = False,
@@ -56,14 +57,17 @@ def llama_cpp_engine(
     threads: int | None = None,
     timeout: float = 600,
 ) -> Engine:
-    """`model`: a GGUF file or a llama-server's address. `context`: positions of one chat; `parallel`: chats at a time.
+    """`model`: a GGUF file or a llama-server's address. `lora`: an adapter's GGUF file, laid over `model`'s.
 
-    Grounded decoding through an address needs the model's `tokenizer`; a GGUF file has its own.
+    `context`: positions of one chat; `parallel`: chats at a time. Grounded decoding through an address needs the model's
+    `tokenizer`; a GGUF file has its own.
     """
     remote = model.startswith(("http://", "https://"))
     if grounded and remote and tokenizer is None:
         raise InputError(f"{model}: grounded decoding needs the model's tokenizer beside the server's address")
-    local = None if remote else start_server(Path(model), context * parallel, parallel, threads)
+    if remote and lora:
+        raise InputError(f"{lora}: a server's adapter is given to that server; without it here")
+    local = None if remote else start_server(Path(model), context * parallel, parallel, threads, lora and Path(lora))
     connect = partial(open_server, model if local is None else local.listening_address, timeout=timeout)
     vocabulary = None
     with connect() as server:
@@ -97,8 +101,11 @@ def llama_cpp_engine(
     return answer
 
 
-def start_server(path: Path, context: int, parallel: int, threads: int | None) -> LocalServer:
-    """A llama.cpp server in this process, on a free port of this machine."""
+def start_server(path: Path, context: int, parallel: int, threads: int | None, lora: Path | None = None) -> LocalServer:
+    """A llama.cpp server in this process, on a free port of this machine.
+
+    `lora`: an adapter's GGUF file, laid over the model's; its chat template, if it has one, is the one that is used.
+    """
     import xllamacpp
 
     if not path.is_file():
@@ -110,10 +117,26 @@ def start_server(path: Path, context: int, parallel: int, threads: int | None) -
     # Flash attention adds up in another order for two chats than for one; prompts kept beside the slots would take up to 8 GB.
     settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     settings.cache_ram_mib = 0
+    if lora:
+        settings.chat_template = read_lora(lora, path).get("tokenizer.chat_template", "")
+        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
     threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)  # as torch takes it; its own default is every core
     if threads:
         settings.cpuparams.n_threads = threads
     return xllamacpp.Server(settings)
+
+
+def read_lora(lora: Path, base: Path) -> dict[str, Any]:
+    """The adapter's metadata. Raises InputError where the file is no adapter, or of another model's shape."""
+    metadata, shapes = read_metadata(lora), {tensor.name: tensor.shape for tensor in read_metadata(base).tensors}
+    if metadata.fields.get("general.type") != "adapter" or metadata.fields.get("adapter.type") != "lora":
+        raise InputError(f"{lora}: no adapter; write one with medner export RUN --gguf-lora")
+    for tensor in metadata.tensors:
+        target, _, part = tensor.name.rpartition(".")
+        width = tensor.shape[0 if part == "lora_a" else 1]
+        if shapes.get(target, (None, None))[0 if part == "lora_a" else 1] != width:
+            raise InputError(f"{lora}: {target} is of another shape in {base.name}; the adapter belongs to another base")
+    return metadata.fields
 
 
 def read_server_template(server: Server) -> ChatTemplate:

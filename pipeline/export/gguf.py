@@ -43,8 +43,12 @@ IN_BLOCK = {
 }
 
 
-def convert_to_gguf(model: Path, out: Path, quant: Quant, metadata: Mapping[str, str]) -> Path:
+def convert_to_gguf(
+    model: Path, out: Path, quant: Quant, metadata: Mapping[str, str], *, tokenizer: Path | None = None
+) -> Path:
     """Write the model folder as the GGUF file `out`. `metadata` are whole GGUF keys, such as `general.license`.
+
+    `tokenizer`: the folder of tokenizer and chat template, where it is another one.
 
     Raises InputError for a model that is no Llama or whose tokenizer llama.cpp does not know, or where the
     disk has no room, RuntimeError where a weight does not fit the number type.
@@ -64,7 +68,7 @@ def convert_to_gguf(model: Path, out: Path, quant: Quant, metadata: Mapping[str,
     with whole_file(out) as partial:
         writer = gguf.GGUFWriter(partial, "llama")
         add_settings(writer, config, quant)
-        add_tokenizer(writer, model, config["vocab_size"])
+        add_tokenizer(writer, tokenizer or model, config["vocab_size"])
         _add_metadata(writer, metadata)
         frequencies = rope_factors(config)
         if frequencies is not None:
@@ -183,13 +187,13 @@ def _stored_tensors(tensors: Mapping, types: Mapping, config: dict) -> Iterator[
             weight = file.get_tensor(name).float().numpy()
         projection = name.removesuffix(".weight").rpartition(".")[2]
         if projection in heads:
-            weight = _interleave(weight, heads[projection])
+            weight = interleave(weight, heads[projection])
         if types[name] == GGMLQuantizationType.F16 and abs(weight).max() > 65504:
             raise RuntimeError(f"{name} has a value beyond f16's range (65504). Export bf16 instead of f16.")
         yield quants.quantize(weight, types[name])
 
 
-def _interleave(weight: numpy.ndarray, heads: int) -> numpy.ndarray:
+def interleave(weight: numpy.ndarray, heads: int) -> numpy.ndarray:
     """Rows of a query or key matrix [heads x head_dim, hidden], each head's two halves dealt out in turn."""
     rows, columns = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -128,7 +128,7 @@ def _merge_shards(shards: list[Path], adapter: Path, settings: dict, out: Path) 
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as weights:
-        targets = _adapted_tensors(weights.keys(), adapter)
+        targets = adapted_tensors(weights.keys(), adapter)
         for shard in shards:
             # The layout of the file stays what it was, so a copy with some matrices overwritten is the merged shard.
             written = Path(shutil.copyfile(shard, out / shard.name))
@@ -138,7 +138,7 @@ def _merge_shards(shards: list[Path], adapter: Path, settings: dict, out: Path) 
         raise InputError(f"{adapter}: the base has no tensor {next(iter(targets))}. This adapter belongs to another base.")
 
 
-def _adapted_tensors(names: list[str], adapter: Path) -> dict[str, tuple[str, str]]:
+def adapted_tensors(names: list[str], adapter: Path) -> dict[str, tuple[str, str]]:
     """Base tensor -> the names of its A and B in the adapter."""
     pairs = {}
     for name in names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.files import write_text
@@ -37,18 +37,25 @@ def write_modelfile(
     """
     template = go_template(chat_template, bos)
     settings = {**GREEDY, "num_ctx": context, "num_predict": answer_tokens}
+    write_text(out.with_name("template"), template)
+    write_text(out.with_name("system"), system)
+    write_text(out.with_name("params"), json.dumps({**settings, "stop": list(stop)}, indent=2) + "\n")
+    made_from = ["# ollama create medner -f Modelfile", f"FROM ./{gguf.name}"]
+    return write_text(out, render_modelfile(made_from, template, system, settings, stop))
+
+
+def render_modelfile(
+    made_from: Sequence[str], template: str, system: str, settings: Mapping[str, object], stop: Sequence[str]
+) -> str:
+    """A Modelfile's text; `made_from`: its first lines, which say what it is made from."""
     lines = [
-        "# ollama create medner -f Modelfile",
-        f"FROM ./{gguf.name}",
+        *made_from,
         f'TEMPLATE """{template}"""',
         f'SYSTEM """{system}"""',
         *(f"PARAMETER {name} {value}" for name, value in settings.items()),
         *(f"PARAMETER stop {json.dumps(token)}" for token in stop),
     ]
-    write_text(out.with_name("template"), template)
-    write_text(out.with_name("system"), system)
-    write_text(out.with_name("params"), json.dumps({**settings, "stop": list(stop)}, indent=2) + "\n")
-    return write_text(out, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def go_template(chat_template: str, bos: str) -> str:

@@ -47,6 +47,16 @@ def published_base(adapter: Mapping) -> str:
     return adapter.get("origin", {}).get("base_model") or adapter["base_model"]
 
 
+def ollama_name(base: str) -> str | None:
+    """What Ollama's library calls a base that has its adapters' architecture; None where it is not known here.
+
+    >>> ollama_name("unsloth/Llama-3.2-3B-Instruct"), ollama_name("HuggingFaceTB/SmolLM2-135M-Instruct"), ollama_name("tiny")
+    ('llama3.2:3b', 'smollm2:135m', None)
+    """
+    found = re.fullmatch(r"(llama-3\.[12]|smollm2)-([\d.]+[bm])", family_name(base).lower())
+    return f"{found[1].replace('llama-', 'llama')}:{found[2]}" if found else None
+
+
 def llama_version(base: str) -> str | None:
     """The version of Meta's Llama that a base is, "3.2" say; None for any other model, TinyLlama and the embedded one too."""
     found = [match[1] for part in re.split(r"[/\\]", base) if (match := LLAMA.search(part))]

@@ -43,6 +43,7 @@ def check_parity(
     *,
     merged: Path | None,
     ggufs: Sequence[Path],
+    lora: tuple[Path, Path] | None = None,
     tokenizer: Path,
     layout: Layout,
     max_new_tokens: int | Mapping[str, int],
@@ -53,9 +54,9 @@ def check_parity(
 ) -> dict:
     """Compare each model with the adapter and write `out`. Completions are kept beside it, so an interrupted check goes on.
 
-    `tokenizer`: the adapter's folder. `context`: positions of one chat. Documents and settings must be those with which
-    `adapter_completions` was generated; answers for other documents in that file are passed over. Raises InputError where it
-    lacks one.
+    `lora`: an adapter's GGUF file and that of the base it is laid over. `tokenizer`: the adapter's folder. `context`:
+    positions of one chat. Documents and settings must be those with which `adapter_completions` was generated; answers for
+    other documents in that file are passed over. Raises InputError where it lacks one.
     """
     adapter = read_answers(adapter_completions, documents)
     answers = hash_answers(adapter)
@@ -81,13 +82,16 @@ def check_parity(
     if merged and "merged" not in models:
         facts = {"sha256": hash_file(merged / "merge.json"), "quant": "16-bit"}
         judge("merged", facts | compare(lambda: _open_merged(merged, batch_tokens, grounded), "merged", facts["sha256"]))
-    for path in ggufs:
-        if path.name in models:
+    served = [(path.name, path, None) for path in ggufs]
+    if lora:
+        served.append((lora[0].relative_to(out.parent).as_posix(), lora[1], lora[0]))
+    for name, path, adapter_file in served:
+        if name in models:
             continue
-        with _serve(path, context) as address:
-            facts = describe_gguf(path) | compare_prompts(address, tokenizer, documents, layout)
+        with _serve(path, context, adapter_file) as address:
+            facts = describe_gguf(adapter_file or path) | compare_prompts(address, tokenizer, documents, layout)
             engine = partial(_open_gguf, address, tokenizer, grounded)
-            judge(path.name, facts | compare(engine, path.name, facts["sha256"]))
+            judge(name, facts | compare(engine, name, facts["sha256"]))
     parity = {"documents": len(documents), "passed": all(one["passed"] for one in models.values()), "models": models}
     write_json(out, parity)
     return parity
@@ -157,11 +161,11 @@ def _open_merged(folder: Path, batch_tokens: int, grounded: bool) -> Engine:
 
 
 @contextmanager
-def _serve(path: Path, context: int) -> Iterator[str]:
-    """The address of a llama.cpp that serves the file as long as the block lasts."""
+def _serve(path: Path, context: int, lora: Path | None = None) -> Iterator[str]:
+    """The address of a llama.cpp that serves the file, an adapter laid over it, as long as the block lasts."""
     from eval.engines.llama_cpp import start_server
 
-    server = start_server(path, context * PARALLEL, PARALLEL, None)
+    server = start_server(path, context * PARALLEL, PARALLEL, None, lora)
     yield server.listening_address
     del server
 

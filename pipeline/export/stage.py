@@ -11,7 +11,8 @@ from data.schema import Document
 from data.split import read_split_folder
 from pipeline.base_model import model_path, read_origin
 from pipeline.export.gguf import convert_to_gguf
-from pipeline.export.merge import merge_adapter
+from pipeline.export.lora_folder import export_adapter, forget_base, lora_command
+from pipeline.export.merge import find_base, merge_adapter
 from pipeline.export.modelfile import served_context, server_command, write_modelfile
 from pipeline.export.names import default_name, licence_of
 from pipeline.export.parity import check_parity, decide
@@ -22,8 +23,11 @@ from pipeline.variant import ask_variant, run_variant
 from pipeline.weights import hash_own_adapter
 
 
-def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool) -> dict:
-    """Write export/ and check it. What exists already is kept, so an interrupted export goes on, and a later one adds to it."""
+def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool, lora: bool = False) -> dict:
+    """Write export/ and check it. What exists already is kept, so an interrupted export goes on, and a later one adds to it.
+
+    `lora`: also export/lora/, the adapter alone.
+    """
     folder, adapter = run.path / "export", run.path / "adapter"
     hash_own_adapter(run)
     settings = json.loads((adapter / "medner.json").read_text(encoding="utf-8"))
@@ -31,12 +35,20 @@ def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool) -> dict
     answers = run.path / "eval" / "validation" / "completions.jsonl"
     ask_variant(run, run_variant(run.settings), documents, answers)  # what the evaluation has not asked
     keep_merged = keep_merged or "merged" in read_compared(folder)
-    merged = merge_adapter(model_path(run.settings.model.name), adapter, folder / "merged", run.settings.model.revision)
-    ggufs = [make_gguf(run, merged, folder, quant) for quant in quants]
+    base, revision = model_path(run.settings.model.name), run.settings.model.revision
     context = run.settings.model.max_length + sum(settings["max_new_tokens"].values())
-    command = describe_servers(sorted(folder.glob("*.gguf")), folder, adapter, settings, served_context(merged, context))
-    parity = check_export(run, documents, merged if keep_merged else None, ggufs, context)
-    if not keep_merged:
+    served = served_context(find_base(base, revision), context)
+    merged, ggufs = None, []
+    if quants or keep_merged:
+        merged = merge_adapter(base, adapter, folder / "merged", revision)
+        ggufs = [make_gguf(run, merged, folder, quant) for quant in quants]
+    command = describe_servers(sorted(folder.glob("*.gguf")), folder, adapter, settings, served)
+    alone = export_adapter(run, find_base(base, revision), served, describe_model(run)) if lora else None
+    parity = check_export(run, documents, merged if keep_merged else None, ggufs, context, alone)
+    if alone:
+        command = command or lora_command(alone, served)
+        forget_base(run, alone)
+    if merged and not keep_merged:
         shutil.rmtree(merged)
     models = parity["models"].items()
     figures = {
@@ -120,7 +132,12 @@ def describe_servers(ggufs: Sequence[Path], folder: Path, adapter: Path, setting
 
 
 def check_export(
-    run: RunFolder, documents: Sequence[Document], merged: Path | None, ggufs: Sequence[Path], context: int
+    run: RunFolder,
+    documents: Sequence[Document],
+    merged: Path | None,
+    ggufs: Sequence[Path],
+    context: int,
+    lora: tuple[Path, Path] | None,
 ) -> dict:
     """parity.json: the adapter's answers to all validation documents against those of each exported model."""
     return check_parity(
@@ -129,6 +146,7 @@ def check_export(
         run.path / "export" / "parity.json",
         merged=merged,
         ggufs=ggufs,
+        lora=lora,
         tokenizer=run.path / "adapter",
         layout=run.settings.train.layout,
         max_new_tokens=run.settings.eval.max_new_tokens or run.manifest["max_new_tokens"],

@@ -162,13 +162,14 @@ def extract_sources(
     if out is None:
         found = list(extractor(every))
         return {"documents": [to_json(one) for one in found]}, "\n\n".join(render_text(one, explain) for one in found), 0
+    weights = identify(model) | ({"lora": identify(settings["lora"])} if settings["lora"] else {})
     counts = extract_to_file(
-        extractor, every, out, kind, {"model": identify(model), "sources": [*sources, *pmids], "format": kind, **settings}
+        extractor, every, out, kind, {"model": weights, "sources": [*sources, *pmids], "format": kind, **settings}
     )
     return {"file": str(out), **counts}, describe_counts(out, counts), 0
 
 
-def identify(model: str) -> dict[str, str]:
+def identify(model: str) -> dict[str, Any]:
     """What tells this model from another of the same name: its weights' digest, where they are here."""
     path = Path(model).expanduser()
     if not path.exists():

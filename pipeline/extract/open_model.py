@@ -27,6 +27,7 @@ DEFAULT_TOKENS = {"chemicals": 256, "diseases": 256, "relations": 384}  # where 
 def load_extractor(
     model: str | Path,
     *,
+    lora: str | Path | None = None,
     engine: str | None = None,
     grounded: bool = True,
     like: str | Path | None = None,
@@ -41,6 +42,7 @@ def load_extractor(
     """The model as a function from texts to extractions; loads it.
 
     `model`: a run folder, an adapter's or a model's folder, a GGUF file, a Hub id (owner/name), a server's address.
+    `lora`: an adapter's GGUF file, laid over a `model` that is its base's GGUF file.
     `engine`: "transformers", "llama.cpp", "vllm" or "openai"; by default what fits the model. `grounded`: only names that
     stand in the text can be answered. `like`: a run, an adapter or a GGUF that says how the model was trained to be asked, for
     a server or a model not made here; or `layout` and `max_new_tokens` say it. `window`, `overlap`: characters.
@@ -54,8 +56,10 @@ def load_extractor(
         raise InputError(f"--window {window}, --overlap {overlap}: a window must be longer than its overlap")
     name = str(model)
     folder = None if name.startswith(ADDRESS) else find_model(name)
-    asked = find_asked(name, folder, like, layout, max_new_tokens)
-    answer = open_answering(name, folder, engine, grounded, like, asked, batch_tokens)
+    if lora and not (folder and folder.is_file()):
+        raise InputError(f"--lora {lora}: only with a --model that is a GGUF file, its base's")
+    asked = find_asked(name, folder, like or lora, layout, max_new_tokens)
+    answer = open_answering(name, folder, engine, grounded, like, asked, batch_tokens, lora)
     return Extractor(answer, asked, window, overlap, keep_unwritten, min_confidence)
 
 
@@ -125,7 +129,14 @@ def calibrate_run(run: Path) -> dict[str, tuple[float, float]]:
 
 
 def open_answering(
-    name: str, folder: Path | None, engine: str | None, grounded: bool, like: str | Path | None, asked: Asked, batch_tokens: int
+    name: str,
+    folder: Path | None,
+    engine: str | None,
+    grounded: bool,
+    like: str | Path | None,
+    asked: Asked,
+    batch_tokens: int,
+    lora: str | Path | None = None,
 ) -> Engine:
     """The engine that answers for the model."""
     settings: dict[str, Any] = {"grounded": grounded, "logprobs": True}
@@ -141,7 +152,7 @@ def open_answering(
             settings["tokenizer"] = load_tokenizer(adapter_of(Path(like)))
         return open_engine(kind, name, **settings)
     if folder.is_file():
-        return open_engine("llama.cpp", str(folder), context=context_of(folder, asked), **settings)
+        return open_engine("llama.cpp", str(folder), context=context_of(folder, asked), lora=lora, **settings)
     if engine not in (None, "transformers"):
         return open_engine(engine, str(adapter_of(folder)), **settings)
     return open_with_transformers(adapter_of(folder), settings | {"batch_tokens": batch_tokens})
@@ -150,6 +161,8 @@ def open_answering(
 def context_of(path: Path, asked: Asked) -> int:
     """Positions a chat may take in llama.cpp: the model's own, or what a window and its answers need, if that is less."""
     fields = read_metadata(path).fields
+    if fields.get("general.type") == "adapter":
+        raise InputError(f"{path}: an adapter alone; give its base's GGUF file as --model, and this one as --lora")
     positions = fields[f"{fields['general.architecture']}.context_length"]
     return min(positions, 4096 + sum(asked.max_new_tokens.values()))
 
