@@ -70,7 +70,7 @@ def make_plan(settings: Settings, architecture: Architecture, device: Device, le
 def check_settings(settings: Settings, device: Device) -> None:
     """Raises InputError where the device lacks the number type, or no batch makes the effective batch."""
     train = settings.train
-    if settings.model.dtype == "bfloat16" and not device.bfloat16:
+    if settings.model.dtype == "bfloat16" and not device.bfloat16 and device.kind == "cuda":
         raise InputError(f"model.dtype=bfloat16: {device.name} has no bfloat16; use model.dtype=float16 or leave it out")
     if settings.model.dtype == "float16" and device.kind == "cpu":
         raise InputError("model.dtype=float16: a CPU trains in float32 or bfloat16; leave model.dtype out")
@@ -111,7 +111,7 @@ def choose(settings: Settings, model: Architecture, device: Device, lengths: Len
 
 def candidates(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Iterator[Settings]:
     """In the order of `WAYS`, with large batches before small ones. Answering takes the memory beside the weights."""
-    dtype = "float32" if device.kind == "cpu" else "bfloat16" if device.bfloat16 else "float16"
+    dtype = "bfloat16" if device.bfloat16 else "float16" if device.kind == "cuda" else "float32"
     longest = max(lengths.longest_answering, 1)
     for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths)):
         decided = {"model.dtype": dtype, "model.load_in_4bit": four_bit, "train.gradient_checkpointing": checkpointing}

@@ -40,7 +40,13 @@ def named_device(name: str, count: int = 1) -> Device:
     """A GPU of the table `GPUS`, or "cpu" for this machine's; upper and lower case alike. Raises InputError for other names."""
     key = name.lower()
     if key == "cpu":
-        return Device("cpu", "cpu", cpu_memory(), count=count, cores=count_cores())
+        return Device("cpu", "cpu", cpu_memory(), bfloat16=cpu_has_bfloat16(), count=count, cores=count_cores())
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16: AVX-512, AMX or Arm's. Without, PyTorch emulates it, slower than float32."""
+    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(names.split())
     if key not in GPUS:
         raise InputError(f"--gpu {name}: not a known device; choose one of {', '.join(GPUS)}, cpu")
     return Device(key, "cuda", int(GPUS[key] * GiB), bfloat16=key != "t4", count=count)

@@ -41,6 +41,7 @@ def train_adapter(
     `owners`: the document id of each example of `train`, named where its loss is no number. `score`: figures of the model at
     each evaluation, beside its loss. Raises KeyboardInterrupt where a signal ended the training, after saving a checkpoint.
     """
+    from pipeline.training.attention import fast_attention
     from pipeline.training.callbacks import StopOnSignal, seconds_trained
     from pipeline.training.checkpoints import last_checkpoint, require_finite
     from pipeline.training.memory import train_within_memory
@@ -60,7 +61,8 @@ def train_adapter(
         if checkpoint and is_finished(checkpoint, settings, len(train), bool(validation)):
             load_finished(trainer, checkpoint)
         else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with fast_attention(model):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return trainer
 
     trainer = train_within_memory(attempt, settings, model)
@@ -251,7 +253,7 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         max_grad_norm=train.max_grad_norm,
         optim=train.optim,
         gradient_checkpointing=bool(train.gradient_checkpointing),
-        bf16=cuda and settings.model.dtype == "bfloat16",
+        bf16=settings.model.dtype == "bfloat16",
         fp16=cuda and settings.model.dtype == "float16",
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
