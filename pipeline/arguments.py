@@ -49,9 +49,10 @@ def add_commands(parsers: argparse._SubParsersAction) -> None:
     score.add_argument("--official", action="store_true", help="BioCreative V CDR mention, id and relation evaluation")
     score.add_argument("--allow-missing", action="store_true", help="score answers that the file lacks as empty")
 
-    compare = add(parsers, "compare", commands.compare_command, "whether two runs on one test set differ by more than chance")
+    about = "whether two runs on one test set, or a run and its baselines, differ by more than chance"
+    compare = add(parsers, "compare", commands.compare_command, about)
     compare.add_argument("run_a", type=Path)
-    compare.add_argument("run_b", type=Path)
+    compare.add_argument("run_b", type=Path, nargs="?", help="left out: the first against its baselines, and its variants")
     compare.add_argument("--split", default="test", choices=("validation", "test"))
     about = "evaluate a run again: grounded, by what it exported; or any model, on --data"
     evaluate = add(parsers, "evaluate", commands.evaluate_command, about)

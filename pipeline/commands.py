@@ -150,6 +150,10 @@ def compare_command(options: argparse.Namespace) -> Outcome:
     from eval.scoring.parse import read_predictions
     from pipeline.run_folder import read_run
 
+    if options.run_b is None:
+        from pipeline.compare_systems import compare_systems
+
+        return *compare_systems(read_run(options.run_a), options.split), 0
     documents, predictions = [], []
     for path in (options.run_a, options.run_b):
         read_run(path)

@@ -126,25 +126,25 @@ class Scheduler:
         self.states: list[ChatState] = []
         self.between: deque[tuple[list[ChatState], Rows, list[int]]] = deque()  # those that wait for their next question
         self.arriving: list[ChatState] = []  # those that read it now
-        self.ended: list[ChatState] = []  # those not handed on yet
+        self.answered: list[ChatState] = []  # those with an answer that was not handed on yet
         self.rows: Rows | None = None
         self.logits: torch.Tensor | None = None  # what each row says next
 
     def run(self, waiting: deque[Request]) -> Iterator[list[ChatState]]:
-        """Takes chats from the left of `waiting`, the longest first, until none is left."""
+        """Takes chats from the left of `waiting`, the longest first, until none is left. Gives each as an answer of it ends."""
         model = self.decoding.model
         while waiting or self.between or self.states:
             training = model.training
             model.eval()
             try:
                 with grouped_attention(model), torch.inference_mode():
-                    while not self.ended:
+                    while not self.answered:
                         self._fill(waiting)
                         self._step()
             finally:
                 model.train(training)
-            ended, self.ended = self.ended, []
-            yield ended
+            answered, self.answered = self.answered, []
+            yield answered
 
     def interrupted(self) -> list[Request]:
         """The chats in progress."""
@@ -190,6 +190,8 @@ class Scheduler:
         for state, token, chance in zip(self.states, tokens, chances, strict=True):
             if state.going:
                 state.take(token, chance, self.decoding.stops)
+                if not state.going:
+                    self.answered.append(state)
         stay = [row for row, state in enumerate(self.states) if state.going]
         if (len(self.states) - len(stay)) * 4 >= len(self.states):
             self._leave(stay)
@@ -199,7 +201,6 @@ class Scheduler:
 
     def _leave(self, stay: Sequence[int]) -> None:
         """Lets the rows that are done go, together once they are a quarter: it copies the cache of all others."""
-        self.ended += [state for state in self.states if state.ended]
         between = [row for row, state in enumerate(self.states) if not state.going and not state.ended]
         if between:
             self.between.append(([self.states[row] for row in between], self.rows, between))
@@ -208,7 +209,9 @@ class Scheduler:
 
 
 def run_chats(decoding: Decoding, chats: Sequence[Request], kind: type = Scheduler) -> Iterator[list[ChatState]]:
-    """Chats as they end, longest first. Where memory runs out, those in progress start again with half as many at a time."""
+    """Chats as an answer of theirs ends, longest first. Where memory runs out, those in progress start again from their first
+    question, with half as many at a time.
+    """
     waiting, most = deque(_longest_first(chats)), len(chats)
     alike = {chat.chat.tasks for chat in chats}
     openings = {tasks: common_opening([chat for chat in chats if chat.chat.tasks == tasks]) for tasks in alike}
@@ -222,8 +225,8 @@ def run_chats(decoding: Decoding, chats: Sequence[Request], kind: type = Schedul
                 raise
             most = len(started) // 2
             waiting = deque(_longest_first([*started, *waiting]))
-        if scheduler.ended:
-            yield scheduler.ended
+        if scheduler.answered:
+            yield scheduler.answered
         del scheduler  # with its tensors, before the next one takes as much
         gc.collect()
         if torch.cuda.is_available():

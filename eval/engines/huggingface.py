@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -66,8 +67,14 @@ def transformers_engine(
         refuse_too_long(requests, min(positions, getattr(model, "max_seq_length", positions)))  # Unsloth cuts at the latter
         ground = grounding(read_vocabulary(tokenizer, template.end), listed_sides) if grounded else None
         decoding = Decoding(model, tokenizer, stop_ids(model, tokenizer, template.end), batch_tokens, ground, logprobs)
+        told: Counter[int] = Counter()  # answers by chat; one that starts again for lack of memory gives them again
         for states in run_chats(decoding, requests, Calls if is_patched(model) else Scheduler):
-            yield [row for state in states for row in _rows(decoding, state)]
+            rows = []
+            for state in states:
+                new = list(_rows(decoding, state, told[id(state.chat)]))
+                told[id(state.chat)] += len(new)
+                rows += new
+            yield rows
 
     return answer
 
@@ -79,9 +86,10 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: in
     return frozenset({*configured} - {tokenizer.pad_token_id} | {end})
 
 
-def _rows(decoding: Decoding, state: ChatState) -> Iterator[dict]:
-    chat = state.chat.chat
-    for task, answer in zip(chat.tasks, state.answers, strict=True):
+def _rows(decoding: Decoding, state: ChatState, told: int) -> Iterator[dict]:
+    """A row for each answer that has ended, but the first `told`."""
+    chat, ended = state.chat.chat, len(state.answers) - state.going
+    for task, answer in zip(chat.tasks[told:ended], state.answers[told:ended], strict=True):
         text = decode_text(decoding.tokenizer, answer.ids)
         row = {"document": chat.document.id, "task": task, "completion": text, "finish": answer.finish}
         if decoding.logprobs:

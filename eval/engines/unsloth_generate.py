@@ -28,7 +28,7 @@ class Calls:
     def __init__(self, decoding: Decoding, most: int, openings: Openings):
         self.decoding, self.most = decoding, most
         self.states: list[ChatState] = []
-        self.ended: list[ChatState] = []
+        self.answered: list[ChatState] = []  # none that `run` has not handed on
 
     def run(self, waiting: deque[Request]) -> Iterator[list[ChatState]]:
         while waiting:
@@ -38,8 +38,8 @@ class Calls:
                 self.states.append(ChatState(waiting.popleft()))
             for _ in tasks:
                 self._answer([state.read(self.decoding) for state in self.states])
-            ended, self.states = self.states, []
-            yield ended
+                yield list(self.states)
+            self.states = []
 
     def interrupted(self) -> list[Request]:
         return [state.chat for state in self.states]

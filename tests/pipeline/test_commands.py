@@ -53,6 +53,20 @@ def test_two_runs_are_compared_on_the_same_articles(runs, capsys):
     assert "corrected: by Holm's method, since 5 rows are tested at once" in words
 
 
+def test_a_run_alone_is_set_beside_its_baselines(runs, capsys):
+    right, silent = runs
+    assert main(["compare", str(right), "--json"]) == 0
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    assert list(systems)[0] == "dictionary, co-occurrence" and systems["adapter"]["tasks"]["chemicals"]["f1"] == 1
+    against = systems["adapter"]["against"]["dictionary, co-occurrence"]["chemicals"]
+    assert against["a"] == systems["dictionary, co-occurrence"]["tasks"]["chemicals"]["f1"] < against["b"] == 1
+    assert main(["compare", str(right)]) == 0
+    assert "ahead of dictionary in" in capsys.readouterr().out
+    (silent / "eval/test/predictions.jsonl").unlink()
+    assert main(["compare", str(silent)]) == 2
+    assert "evaluate it first: medner evaluate" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

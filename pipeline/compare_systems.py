@@ -1,0 +1,96 @@
+"""`medner compare RUN`: every system that answered a run's articles in one table, and which baseline each is ahead of.
+
+Systems are the dictionary with co-occurrence and the CRF, taught on train; the untuned model, read leniently; the adapter; and
+each variant that `medner evaluate` has asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from data.schema import TASKS, Document, InputError, JsonObject
+from data.split import read_split_folder
+from data.table import NONE, Table, as_text, percent
+from eval.scoring.baselines import baseline_predictions, learn_dictionary
+from eval.scoring.compare import LEVEL
+from eval.scoring.confidence import read_completions
+from eval.scoring.crf import open_crf, predict_with_crf
+from eval.scoring.lenient import parse_leniently
+from eval.scoring.parse import Predictions, parse_completions, read_predictions
+from eval.scoring.score import match_answers, score_answers
+from eval.scoring.stats import compare_counts, remark_on
+from pipeline.run_folder import RunFolder
+
+DICTIONARY, CRF, UNTUNED, TUNED = "dictionary, co-occurrence", "CRF, one sentence", "untuned model", "adapter"
+BASELINES = (DICTIONARY, CRF)
+
+
+def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
+    """{"documents", "interval_remark", "level", "systems": {name: {"tasks", "micro", "rates", "against": {baseline: {task: …}}}}}
+    and its table. "against": as `stats.compare_counts` gives it, the baseline first.
+    """
+    documents = read_split_folder(run.path / "data")[split]
+    systems = find_systems(run, split, documents)
+    scored = {name: match_answers(documents, predictions) for name, predictions in systems.items()}
+    described: dict[str, JsonObject] = {}
+    for name, own in scored.items():
+        figures = score_answers(own)
+        described[name] = {key: figures[key] for key in ("tasks", "micro", "rates")}
+        if name not in BASELINES:
+            described[name]["against"] = {
+                baseline: compare_counts(scored[baseline].counts, own.counts) for baseline in BASELINES if baseline in scored
+            }
+    comparison = {"documents": len(documents), "interval_remark": remark_on(len(documents)), "level": LEVEL, "systems": described}
+    return comparison, as_text(systems_table(comparison, split))
+
+
+def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> dict[str, Predictions]:
+    """By name, the answers of each system that answered all tasks. Raises InputError where the run has not been evaluated."""
+    place = run.path / "eval" / split
+    if not (place / "predictions.jsonl").is_file():
+        raise InputError(f"{place}: no answers there; evaluate it first: medner evaluate {run.path} --split {split}")
+    train = read_split_folder(run.path / "data")["train"]
+    systems = {DICTIONARY: baseline_predictions(learn_dictionary(train), documents, "cooccurrence")}
+    crf = run.path / "eval" / "crf.crfsuite"
+    if crf.is_file():
+        systems[CRF] = predict_with_crf(open_crf(crf), documents)
+    base = place / "base" / "completions.jsonl"
+    if base.is_file():
+        systems[UNTUNED] = parse_completions(read_completions(base), parse_leniently)
+    systems[TUNED] = read_predictions(place / "predictions.jsonl")
+    for path in sorted(place.glob("*/predictions.jsonl")):
+        if path.parent.name != "base":
+            systems[path.parent.name] = read_predictions(path)
+    asked = {(document.id, task) for document in documents for task in document.tasks}
+    return {name: answers for name, answers in systems.items() if asked <= answers.keys()}
+
+
+def systems_table(comparison: JsonObject, split: str) -> Table:
+    rows, baselines = [], [name for name in BASELINES if name in comparison["systems"]]
+    tasks = [task for task in TASKS if task in comparison["systems"][DICTIONARY]["tasks"]]
+    for name, system in comparison["systems"].items():
+        figures = [with_interval(system["tasks"][task]) for task in tasks]
+        rates = [percent(system["rates"][kind]) for kind in ("duplicate", "truncated")]
+        against = system.get("against", {})
+        ahead = [", ".join(ahead_in(against[one], comparison["level"])) or NONE if against else "" for one in baselines]
+        rows.append((name, *figures, percent(system["micro"]["f1"]), *rates, *ahead))
+    columns = tuple(f"ahead of {name.partition(',')[0]} in" for name in baselines)
+    header = ("system", *tasks, "micro", "repeated", "truncated", *columns)
+    remark = f"{comparison['interval_remark']}. " if comparison["interval_remark"] else ""
+    note = (
+        f"{remark}95 % intervals over articles. repeated: of items; truncated: of answers. ahead: the tasks in which the paired "
+        f"test of medner compare finds more F1, p corrected for the rows tested at once under {comparison['level']}."
+    )
+    title = f"{split}: F1 on the same {comparison['documents']:,} articles, percent"
+    return Table(header, tuple(rows), title, note, words=columns)
+
+
+def with_interval(figures: Mapping) -> str:
+    bounds = figures["ci95"]
+    return percent(figures["f1"]) + (f" ({percent(bounds[0])}-{percent(bounds[1])})" if bounds else "")
+
+
+def ahead_in(compared: Mapping[str, Mapping], level: float) -> list[str]:
+    """The tasks in which the second system has more F1 than the first by more than chance."""
+    ahead = {task for task, row in compared.items() if row["difference"] > 0 and row["p_corrected"] < level}
+    return [task for task in TASKS if task in ahead]
