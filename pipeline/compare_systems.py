@@ -26,8 +26,9 @@ BASELINES = (DICTIONARY, CRF)
 
 
 def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
-    """{"documents", "interval_remark", "level", "systems": {name: {"tasks", "micro", "rates", "against": {baseline: {task: …}}}}}
-    and its table. "against": as `stats.compare_counts` gives it, the baseline first.
+    """{"documents", "interval_remark", "level", "systems": {name: {"tasks", "micro", "rates", "against"}}} and its table.
+
+    "against": by baseline, as `stats.compare_counts` gives it, the baseline first.
     """
     documents = read_split_folder(run.path / "data")[split]
     systems = find_systems(run, split, documents)
@@ -40,7 +41,8 @@ def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
             described[name]["against"] = {
                 baseline: compare_counts(scored[baseline].counts, own.counts) for baseline in BASELINES if baseline in scored
             }
-    comparison = {"documents": len(documents), "interval_remark": remark_on(len(documents)), "level": LEVEL, "systems": described}
+    count = len(documents)
+    comparison = {"documents": count, "interval_remark": remark_on(count), "level": LEVEL, "systems": described}
     return comparison, as_text(systems_table(comparison, split))
 
 
@@ -76,10 +78,10 @@ def systems_table(comparison: JsonObject, split: str) -> Table:
         rows.append((name, *figures, percent(system["micro"]["f1"]), *rates, *ahead))
     columns = tuple(f"ahead of {name.partition(',')[0]} in" for name in baselines)
     header = ("system", *tasks, "micro", "repeated", "truncated", *columns)
-    remark = f"{comparison['interval_remark']}. " if comparison["interval_remark"] else ""
+    remark = comparison["interval_remark"] + ". " if comparison["interval_remark"] else ""
     note = (
-        f"{remark}95 % intervals over articles. repeated: of items; truncated: of answers. ahead: the tasks in which the paired "
-        f"test of medner compare finds more F1, p corrected for the rows tested at once under {comparison['level']}."
+        f"{remark}95 % intervals over articles. repeated: of items; truncated: of answers. ahead: the tasks in which a paired "
+        f"test finds more F1, its p corrected for the rows tested at once under {comparison['level']}."
     )
     title = f"{split}: F1 on the same {comparison['documents']:,} articles, percent"
     return Table(header, tuple(rows), title, note, words=columns)

@@ -41,12 +41,6 @@ def named_device(name: str, count: int = 1) -> Device:
     key = name.lower()
     if key == "cpu":
         return Device("cpu", "cpu", cpu_memory(), bfloat16=cpu_has_bfloat16(), count=count, cores=count_cores())
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16: AVX-512, AMX or Arm's. Without, PyTorch emulates it, slower than float32."""
-    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(names.split())
     if key not in GPUS:
         raise InputError(f"--gpu {name}: not a known device; choose one of {', '.join(GPUS)}, cpu")
     return Device(key, "cuda", int(GPUS[key] * GiB), bfloat16=key != "t4", count=count)
@@ -66,6 +60,12 @@ def detect_device() -> Device:
         return named_device("cpu", count)
     found = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
     return Device(found.name, "cuda", found.total_memory, bfloat16=found.major >= 8, count=count)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16: by AVX-512, AMX or on Arm. Else PyTorch emulates it, slowly."""
+    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(names.split())
 
 
 def count_cores() -> float:

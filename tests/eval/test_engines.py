@@ -21,7 +21,7 @@ from eval.chats import plan_chats
 from eval.completions import write_completions
 from eval.engines import vllm as engine_vllm
 from eval.engines.client import Server, ask, open_server, run_concurrently
-from eval.engines.huggingface import ask_model
+from eval.engines.huggingface import ask_model, transformers_engine
 from eval.engines.llama_cpp import read_gguf_vocabulary, read_server_template
 from eval.engines.open import open_engine
 from eval.grounding.grammar import lark_grammar
@@ -69,6 +69,15 @@ def address(gguf):
 
 def generated(engine, path, layout="separate", tokens=12):
     return rows_by_task(write_completions(engine, DOCUMENTS, path, layout=layout, max_new_tokens=tokens))
+
+
+def test_answers_are_given_on_as_they_end(model, tokenizer):
+    """Not with the last question of their conversation: what is written is not lost."""
+    engine = transformers_engine(model, tokenizer, batch_tokens=100_000)
+    given = list(engine(plan_chats(DOCUMENTS, layout="conversation", tasks=TASKS, max_new_tokens=12)))
+    assert {row["task"] for row in given[0]} == {"chemicals"} and len(given) >= 3
+    rows = [(row["document"], row["task"]) for rows in given for row in rows]
+    assert sorted(rows) == sorted((document.id, task) for document in DOCUMENTS for task in TASKS)
 
 
 def test_the_server_makes_the_same_prompt_ids(address, tokenizer):
