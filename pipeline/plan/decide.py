@@ -25,6 +25,7 @@ from pipeline.unsloth_model import leaves_fused_path
 # None of these was measured on a GPU. The rest of the memory is for the allocator's fragments and the estimate's error.
 USABLE = {"cuda": 0.85, "cpu": 0.7}
 ENOUGH = 2048  # tokens of a forward pass that keep a GPU's matrix units busy; a CPU's caches take no more
+SMALL = 50e6  # parameters of a model that a processor trains in float32, so that its figures are the same on each
 EVALUATION_ROWS = {"cuda": 256, "cpu": 32}
 # (4-bit, checkpointing), fastest first: what is quantised or computed again takes time.
 WAYS = {"cuda": ((False, False), (True, False), (True, True)), "cpu": ((False, False), (False, True))}
@@ -111,7 +112,7 @@ def choose(settings: Settings, model: Architecture, device: Device, lengths: Len
 
 def candidates(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Iterator[Settings]:
     """In the order of `WAYS`, with large batches before small ones. Answering takes the memory beside the weights."""
-    dtype = "bfloat16" if device.bfloat16 else "float16" if device.kind == "cuda" else "float32"
+    dtype = choose_dtype(model, device)
     longest = max(lengths.longest_answering, 1)
     for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths)):
         decided = {"model.dtype": dtype, "model.load_in_4bit": four_bit, "train.gradient_checkpointing": checkpointing}
@@ -119,6 +120,13 @@ def candidates(settings: Settings, model: Architecture, device: Device, lengths:
         one = fill(settings, decided | {"train.per_device_eval_batch_size": batch})
         room = max(0, usable(device) - weight_bytes(one, model) - 2 * GiB) // position_bytes(one, model)
         yield fill(one, {"eval.batch_tokens": max(min(EVALUATION_ROWS[device.kind] * longest, room), longest)})
+
+
+def choose_dtype(model: Architecture, device: Device) -> str:
+    """16 bits where they are fast; float32 on other processors, and there for models so small that it costs minutes only."""
+    if device.kind == "cuda":
+        return "bfloat16" if device.bfloat16 else "float16"
+    return "bfloat16" if device.bfloat16 and model.parameters > SMALL else "float32"
 
 
 def fill(settings: Settings, wanted: Mapping[str, object]) -> Settings:

@@ -19,7 +19,7 @@ from pipeline.config import PRESETS, Settings, apply_settings, flatten, preset_p
 from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import make_plan, usable
 from pipeline.plan.estimate import adapter_parameters, layer_activations, weight_bytes
-from pipeline.plan.hardware import GPUS, GiB, named_device
+from pipeline.plan.hardware import GPUS, Device, GiB, named_device
 from pipeline.plan.lengths import Chats, Lengths
 from pipeline.plan.render import DECIDED, plan_to_json, render_plan
 
@@ -78,7 +78,15 @@ def test_a_t4_trains_in_4_bit_and_float16_and_a_large_card_in_16_bit_without_che
     assert (h200.train.per_device_train_batch_size, h200.train.gradient_accumulation_steps) == (16, 1)
 
 
-def test_a_cpu_trains_in_float32():
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_processor_that_has_bfloat16_trains_in_it(native, dtype):
+    device, model = Device("cpu", "cpu", 64 * GiB, bfloat16=native, cores=2), find_architecture(NAMES[1])
+    assert make_plan(Settings(), model, device, LENGTHS).settings.model.dtype == dtype
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    assert make_plan(apply_settings({"model.dtype": other}), model, device, LENGTHS).settings.model.dtype == other
+
+
+def test_a_processor_trains_a_tiny_model_in_float32():
     made = plan("cpu", "tiny")
     assert (made.settings.model.dtype, made.settings.model.load_in_4bit) == ("float32", False)
     assert made.hardware.engine == "transformers"
