@@ -18,9 +18,10 @@ CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.6 * GiB)}
 # Resident bytes for each that autograd keeps: the C library's allocator keeps freed blocks (measured: 2.2, tiny model).
 RESIDENT = {"cuda": 1, "cpu": 2}
 LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll computes at once
-# For least and most: FLOP/s of one core in float32, of which the tiny model reached 29 to 41 G (bench/results/train-cpu.json);
-# what a token costs against one that is read, if it is trained on (the base is frozen), and if it is written (a guess).
-COSTS = ((80e9, 2, 1), (20e9, 3, 10))
+# For least and most: FLOP/s of one core (the tiny model reached 29 to 41 G in float32, bench/results/train-cpu.json;
+# SmolLM2 110 G in bfloat16, processor-cpu.json there); what a token costs against one that is read, if it is trained on
+# (the base is frozen), and if it is written (a guess).
+COSTS = {"float32": ((80e9, 2, 1), (20e9, 3, 10)), "bfloat16": ((160e9, 2, 1), (60e9, 3, 10))}
 FILE_BYTES = {"f16": 2, "q8_0": 1.07, "q4_k_m": 0.63}  # of a parameter; q4_k_m's as published for Llama 3.2 3B
 
 Range = tuple[float, float]  # seconds, least and most
@@ -111,7 +112,7 @@ def estimate_seconds(settings: Settings, model: Architecture, device: Device, le
     def span(trained: float, known: float, answered: float) -> Range:
         least, most = (
             read * (trained * (cost + bool(train.gradient_checkpointing)) + known + answered * slower) / (rate * device.cores)
-            for rate, cost, slower in COSTS
+            for rate, cost, slower in COSTS["bfloat16" if device.bfloat16 and settings.model.dtype == "bfloat16" else "float32"]
         )
         return least, most
 
