@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,57 +73,13 @@ def build_page(models: Mapping[str, Extractor], title: str) -> gradio.Blocks:
     """The page over these models, by the name that each is shown under; the first is what the API and the downloads give."""
     import gradio
 
-    first = next(iter(models))
-
-    def ask(text: str, file: str | None) -> tuple[Found | None, Any]:
-        try:
-            found = extract_all(models, text, file)
-        except InputError as error:
-            gradio.Warning(str(error), duration=None, title="Not read")
-            return None, gradio.Dropdown(choices=[], value=None, visible=False)
-        names = [one.id for one in found[first]]
-        return found, gradio.Dropdown(choices=list(enumerate_names(names)), value=0, visible=len(names) > 1)
-
-    def show(found: Found | None, number: int | None, confidence: float) -> list[Any]:
-        shown: list[Any] = []
-        for name in models:
-            if not found:
-                shown += [None, "", [], ""]
-                continue
-            one = keep_sure(found[name][number or 0], confidence)
-            shown += [highlight(one), describe(one), relation_rows(one), draw_graph(one)]
-        return shown
-
-    def download(found: Found | None, confidence: float, kind: str) -> Any:
-        path = save([keep_sure(one, confidence) for one in found[first]], kind) if found else None
-        return gradio.DownloadButton(value=path, interactive=bool(found))
-
-    def extract(text: str, min_confidence: float = 0.0) -> dict:
-        """Chemicals, diseases and relations of one text: a row as `medner extract` writes it to JSONL.
-
-        Args:
-            text: a title, abstract or paragraph, in plain characters.
-            min_confidence: leave out what is less sure, 0 to 1.
-        """
-        try:
-            return to_json(keep_sure(extract_all({first: models[first]}, text, None)[first][0], min_confidence))
-        except InputError as error:
-            raise gradio.Error(str(error)) from None
-
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
     with gradio.Blocks(title=title, analytics_enabled=False) as page:
         gradio.Markdown(f"# {title}\n\n{WARNING}")
         found = gradio.State(None)
         with gradio.Row(equal_height=False):
             with gradio.Column(scale=2, min_width=300):
-                text = gradio.Textbox(label="Text", lines=9, max_lines=24, elem_id="text", placeholder="An abstract")
-                file = gradio.File(label="or a file: text, JSONL, CSV, PubTator, BioC", height=140, elem_id="file")
-                button = gradio.Button("Extract", variant="primary", elem_id="extract")
-                gradio.Examples([[one] for one in EXAMPLES], inputs=[text], label="Invented examples", api_visibility="private")
-                confidence = gradio.Slider(0, 1, 0, step=0.05, label="Leave out what is less sure than", elem_id="confidence")
-                with gradio.Row():
-                    kind = gradio.Dropdown(list(FILES), value="JSONL", label="Format", min_width=120, elem_id="format")
-                    saved = gradio.DownloadButton("Download", interactive=False, min_width=120, elem_id="download")
+                text, file, button, confidence, kind, saved = build_inputs()
             with gradio.Column(scale=3, min_width=300):
                 document = gradio.Dropdown([], label="Document", visible=False, elem_id="document")
                 views: list[Any] = []
@@ -130,19 +87,30 @@ def build_page(models: Mapping[str, Extractor], title: str) -> gradio.Blocks:
                     for number, name in enumerate(models):
                         with gradio.Column(min_width=280, elem_id=f"model-{number}"):
                             views += build_view(name, alone=len(models) == 1)
+        ask, show, write = (partial(work, models) for work in (ask_models, show_found, write_download))
         outputs = {"fn": show, "inputs": [found, document, confidence], "outputs": views, **private}
-        to_file = {"fn": download, "inputs": [found, confidence, kind], "outputs": [saved], **private}
+        to_file = {"fn": write, "inputs": [found, confidence, kind], "outputs": [saved], **private}
         gradio.on([button.click, text.submit], ask, [text, file], [found, document], **private).then(**outputs).then(**to_file)
         confidence.release(**outputs).then(**to_file)
         document.input(**outputs)
         kind.input(**to_file)
-        gradio.api(extract, api_name="extract", api_description="Chemicals, diseases and relations of a text.")
+        gradio.api(make_api(models), api_name="extract", api_description="Chemicals, diseases and relations of a text.")
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
 
 
-def enumerate_names(names: Sequence[str]) -> list[tuple[str, int]]:
-    """(name, number) of each model: what is shown and what is sent."""
-    return [(name, number) for number, name in enumerate(names)]
+def build_inputs() -> tuple[Any, ...]:
+    """The left column: text, file, button, slider of confidence, format and download."""
+    import gradio
+
+    text = gradio.Textbox(label="Text", lines=9, max_lines=24, elem_id="text", placeholder="An abstract")
+    file = gradio.File(label="or a file: text, JSONL, CSV, PubTator, BioC", height=140, elem_id="file")
+    button = gradio.Button("Extract", variant="primary", elem_id="extract")
+    gradio.Examples([[one] for one in EXAMPLES], inputs=[text], label="Invented examples", api_visibility="private")
+    confidence = gradio.Slider(0, 1, 0, step=0.05, label="Leave out what is less sure than", elem_id="confidence")
+    with gradio.Row():
+        kind = gradio.Dropdown(list(FILES), value="JSONL", label="Format", min_width=120, elem_id="format")
+        saved = gradio.DownloadButton("Download", interactive=False, min_width=120, elem_id="download")
+    return text, file, button, confidence, kind, saved
 
 
 def build_view(name: str, alone: bool) -> list[Any]:
@@ -157,6 +125,61 @@ def build_view(name: str, alone: bool) -> list[Any]:
         label="Relations: the chemical causes or worsens the disease",
     )  # fmt: skip
     return [text, counts, table, gradio.HTML(label="Relations drawn")]
+
+
+def ask_models(models: Mapping[str, Extractor], text: str, file: str | None) -> tuple[Found | None, Any]:
+    """What is found, and the choice of a document; a warning on the page for input that cannot be read."""
+    import gradio
+
+    try:
+        found = extract_all(models, text, file)
+    except InputError as error:
+        gradio.Warning(str(error), duration=None, title="Not read")
+        return None, gradio.Dropdown(choices=[], value=None, visible=False)
+    choices = [(one.id, number) for number, one in enumerate(next(iter(found.values())))]
+    return found, gradio.Dropdown(choices=choices, value=0, visible=len(choices) > 1)
+
+
+def show_found(models: Mapping[str, Extractor], found: Found | None, number: int | None, confidence: float) -> list[Any]:
+    """The values of each model's column (`build_view`), for document `number`."""
+    shown: list[Any] = []
+    for name in models:
+        if not found:
+            shown += [None, "", [], ""]
+            continue
+        one = keep_sure(found[name][number or 0], confidence)
+        shown += [highlight(one), describe(one), relation_rows(one), draw_graph(one)]
+    return shown
+
+
+def write_download(models: Mapping[str, Extractor], found: Found | None, confidence: float, kind: str) -> Any:
+    """The download button over a file of what the first model found in every document."""
+    import gradio
+
+    path = save([keep_sure(one, confidence) for one in found[next(iter(models))]], kind) if found else None
+    return gradio.DownloadButton(value=path, interactive=bool(found))
+
+
+def make_api(models: Mapping[str, Extractor]) -> Callable[..., dict]:
+    """The function behind the page's API; Gradio shows its docstring there."""
+    import gradio
+
+    first = dict(list(models.items())[:1])
+
+    def extract(text: str, min_confidence: float = 0.0) -> dict:
+        """Chemicals, diseases and relations of one text: a row as `medner extract` writes it to JSONL.
+
+        Args:
+            text: a title, abstract or paragraph, in plain characters.
+            min_confidence: leave out what is less sure, 0 to 1.
+        """
+        try:
+            (found,) = extract_all(first, text, None).values()
+        except InputError as error:
+            raise gradio.Error(str(error)) from None
+        return to_json(keep_sure(found[0], min_confidence))
+
+    return extract
 
 
 def serve_page(page: gradio.Blocks, host: str | None, port: int | None, *, wait: bool = True) -> str:
