@@ -1,8 +1,9 @@
-"""What readers and the answer parser do with broken files:  python -m bench.fuzz --inputs 1000000
+"""What readers and the answer parser do with broken files:  make fuzz
 
-Small valid files are mutated, by a seed, and given to every reader; mutated answers to the answer parser. A file is read,
-or refused by one InputError of one line that names it; an answer is always parsed. Prints what became of the inputs of each
-kind and writes bench/results/fuzz-cpu.json; exit code 1 where anything else was raised.
+Small valid files are mutated, by a seed, and given to every reader: of corpora, of texts to extract from, and of what a run's
+own folder has; mutated answers to the answer parser. A file is read, or refused by one InputError of one line that names it;
+an answer is always parsed. Prints what became of the inputs of each kind and writes bench/results/fuzz-cpu.json; exit code 1
+where anything else was raised.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from data.readers.pubtator import read_pubtator, render_document
 from data.readers.rows import read_rows, render_rows
 from data.schema import TASKS, Document, InputError, Mention, Relation, document_to_json
 from data.split import read_split_folder
+from eval.completions import PROVENANCE, read_provenance
 from eval.official.loose_reader import read_annotations
 from eval.official.other_systems import read_other_system
-from eval.scoring.parse import parse_answer, read_predictions
+from eval.scoring.confidence import read_completions
+from eval.scoring.parse import parse_answer, parse_completions, read_predictions
+from pipeline.config import apply_settings, read_settings_file
+from pipeline.extract.command import read_done
+from pipeline.extract.results import Extraction, to_json
+from pipeline.extract.texts import read_texts
+from pipeline.run_folder import read_manifest
 
 RESULTS = Path(__file__).parent / "results" / "fuzz-cpu.json"
 DOCUMENT = Document(
@@ -49,6 +57,17 @@ BIOC = """<?xml version="1.0"?><!DOCTYPE collection SYSTEM "BioC.dtd"><collectio
 </infon><infon key="CompositeRole">IndividualMention</infon><infon key="MESH">D1</infon><location offset="8" length="4"/>
 <text><![CDATA[gout]]></text></annotation></passage></document></collection>"""
 CSV = 'document,task,item\n7,chemicals,"Zol"\n7,relations,Zol | gout\n7,diseases,\n'
+TEXTS = {
+    "texts.jsonl": '{"id": "7", "title": "Zol", "text": "Gout followed Zol."}\n{"text": "Renal failure."}\n',
+    "texts.csv": 'id,title,text\n7,Zol,"Gout followed, Zol."\n8,,Renal failure.\n',
+    "texts.json": '{"documents": [{"id": "7", "passages": [{"text": "Zol and gout"}, {"text": "Gout followed Zol."}]}]}',
+    "texts.txt": "Gout and rénal failure followed ZOL.\n",
+}
+MANIFEST = json.dumps(
+    {"format": 1, "medner": "0.1.0", "data": {"file": "a"}, "data_sha256": "0", "asked": {}, "stages": {"data": {}}}, indent=2
+)
+SETTINGS = "model:\n  name: tiny\ntrain:\n  learning_rate: 2e-4\n  layout: conversation\nexport:\n  gguf: [f16]\n"
+EXTRACTED = json.dumps(to_json(Extraction("7", "Zol", None, (), (), 1, {}, {}))) + "\n"
 ANSWER = '- Zol | gout\n- Chemical Zol influences disease gout\n- **lithium**\n1. gout\n```json\n["a"]\n```'
 SEEDS: dict[str, tuple[str, ...]] = {
     "corpus": (render_rows([DOCUMENT]), render_document(DOCUMENT), BIOC),
@@ -59,7 +78,12 @@ SEEDS: dict[str, tuple[str, ...]] = {
     "other systems": (JSON_LINES, COMPLETIONS, render_rows([DOCUMENT]), render_document(DOCUMENT), BIOC, CSV),
     "predictions": (JSON_LINES,),
     "documents": (json.dumps({"split": "train"} | document_to_json(DOCUMENT)) + "\n",),
-}
+    "completions": (COMPLETIONS,),
+    "extracted": (EXTRACTED,),
+    "manifest": (MANIFEST,),
+    "provenance": ('{"engine": "transformers", "model": "tiny"}',),
+    "settings": (SETTINGS,),
+} | {name: (text,) for name, text in TEXTS.items()}
 READERS: dict[str, Callable[[Path], object]] = {
     "corpus": read_corpus,
     "rows": read_rows,
@@ -69,7 +93,13 @@ READERS: dict[str, Callable[[Path], object]] = {
     "other systems": lambda path: read_other_system(path, [DOCUMENT]),
     "predictions": read_predictions,
     "documents": lambda path: read_split_folder(path.parent),
-}
+    "completions": lambda path: parse_completions(read_completions(path)),
+    "extracted": read_done,
+    "manifest": lambda path: read_manifest(path.parent),
+    "provenance": lambda path: read_provenance(path.with_name("completions.jsonl")),
+    "settings": lambda path: apply_settings(read_settings_file(path)),
+} | {name: lambda path: list(read_texts([str(path)], sys.stdin)) for name in TEXTS}
+NAMES = {"manifest": "manifest.json", "provenance": PROVENANCE, "settings": "config.yaml"} | {name: name for name in TEXTS}
 TOKENS = (
     b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe9", b"\r", b"\n\n", b"\t", b"|", b"|t|", b"|a|", b'"', b"[", b"{", b"}", b",",
     b"<", b"&a;", b"<!ENTITY a 'b'>", b"]]>", b"null", b"[1]", b"[[]]", b"{}", b"NaN", b"1e999", b"true", b"-1", b"9" * 5000,
@@ -100,11 +130,13 @@ def mutate(text: bytes, chance: random.Random) -> bytes:
 
 def feed(kind: str, raw: bytes, path: Path) -> str:
     """What became of a file: "read", "refused", or the exception that should not have been."""
+    path = path.with_name(NAMES.get(kind, path.name))
     path.write_bytes(raw)
     try:
         READERS[kind](path)
     except InputError as error:
-        named = str(error).startswith(str(path)) and "\n" not in str(error) and len(str(error)) < 1000 + len(str(path)) * 2
+        said = str(error)
+        named = said.startswith((str(path), f"{path.parent}: ")) and "\n" not in said and len(said) < 1000 + len(str(path)) * 2
         return "refused" if named else f"refused without a place: {str(error)[:200]!r}"
     except Exception as error:  # whatever it is, it is the finding
         return f"{type(error).__name__}: {str(error)[:100]}"

@@ -118,7 +118,7 @@ def read_provenance(path: Path) -> dict:
         raise InputError(f"{beside}: missing, so nothing says what produced {path.name}. Delete {path.parent} to ask again")
     try:
         found = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise InputError(f"{beside}: broken JSON. Delete {path.parent} to ask again")
@@ -157,7 +157,7 @@ def _keep_whole_rows(path: Path, asked: set[tuple[str, str]]) -> set[tuple[str, 
             row = json.loads(line)
             key = (row["document"], row["task"])
             known = key in asked
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{path}:{number}: not a row of completions; delete the file to generate it again") from None
         if not known:
             raise InputError(f"{path}:{number}: answers {key[1]} of {key[0]}, not asked here; delete the file")

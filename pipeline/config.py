@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from data.files import read_text, write_text
 from data.prompts import Layout
-from data.schema import InputError
+from data.schema import InputError, quote
 from pipeline.export.names import Quant, is_repository
 
 PRESETS = Path(__file__).parent / "presets"
@@ -297,7 +297,7 @@ def describe_fault(error: ValidationError) -> str:
         wanted = "one of " + context["expected"].replace(" or ", ", ").replace("'", "")
     else:
         wanted = next((text for kind, text in FAULTS.items() if fault["type"].startswith(kind)), fault["msg"]).format(**context)
-    return f"must be {wanted}, got {fault['input']!r}"
+    return f"must be {wanted}, got {quote(fault['input'])}"
 
 
 def _yaml(text: str, where: str) -> object:
@@ -305,7 +305,12 @@ def _yaml(text: str, where: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise InputError(f"{where}:{line}: broken YAML: {getattr(error, 'problem', error)}") from None
+        said = str(getattr(error, "problem", None) or error).split("\n")[0]
+        raise InputError(f"{where}:{line}: broken YAML: {said}") from None
+    except RecursionError:
+        raise InputError(f"{where}: YAML nested too deeply to be read") from None
+    except ValueError:  # a date that there is not, a number of thousands of digits
+        raise InputError(f"{where}: contains a date or a number that cannot be read") from None
 
 
 def _mapping(value: object, where: str) -> dict:

@@ -170,13 +170,29 @@ def read_manifest(path: Path) -> dict:
     # other programs write a manifest.json too, and --fresh must not delete theirs
     if not isinstance(manifest, dict) or not {"stages", "data_sha256"} <= manifest.keys():
         raise InputError(f"{path}: not a run folder; name another, or make one with `medner run --out FOLDER`")
+    require_shape(path / "manifest.json", manifest)
     refuse_later(path, manifest)
     return manifest
 
 
+def require_shape(path: Path, manifest: dict) -> None:
+    """Raises InputError for a manifest whose values are not of the kind that a run writes."""
+    stages, data = manifest["stages"], manifest.get("data", {})
+    kinds = {
+        "format": isinstance(manifest.get("format", 0), int),
+        "stages": isinstance(stages, dict) and all(isinstance(facts, dict) for facts in stages.values()),
+        "data": isinstance(data, dict) and all(isinstance(file, str) for file in data.values()),
+        "asked": isinstance(manifest.get("asked", {}), dict),
+        "max_new_tokens": isinstance(manifest.get("max_new_tokens", {}), dict),
+    }
+    wrong = next((name for name, right in kinds.items() if not right), None)
+    if wrong:
+        raise InputError(f"{path}: {wrong!r} is not what a run writes; put the file back, or begin again in another folder")
+
+
 def refuse_later(path: Path, manifest: dict) -> None:
     """Raises InputError for a run that a later medner made: its files may mean something else."""
-    ours, theirs = importlib.metadata.version("medner"), str(manifest.get("medner", "0"))
+    ours, theirs = importlib.metadata.version("medner"), str(manifest.get("medner", "0"))[:40]
     if manifest.get("format", 0) > FORMAT or _numbers(theirs) > _numbers(ours):
         raise InputError(f"{path}: was made by medner {theirs}, later than this one ({ours}); update medner to go on with it")
 

@@ -24,17 +24,30 @@ from eval.scoring.stats import lower_bound
 
 Confidences = Mapping[tuple[str, str], tuple[float, ...]]  # by (document id, task), one for each of the answer's items
 BINS = 10
+LARGEST_NUMBER = 10**15  # of an integer in JSON, which may have thousands of digits
 LEAST = 30  # items of validation that a threshold must leave
 
 
 def read_completions(path: str | Path) -> list[JsonObject]:
-    """The rows of completions.jsonl. Raises InputError, naming file:line, for log-probabilities that are none."""
-    rows = []
+    """The rows of completions.jsonl. Raises InputError, naming file:line, for one that is none or answers a second time."""
+    rows = {}
     for where, row in read_jsonl(path):
+        check_completion(row, where)
         if "logprobs" in row:
             check_logprobs(row, where)
-        rows.append(row)
-    return rows
+        key = row["document"], row["task"]
+        if key in rows:
+            raise InputError(f"{where}: a second answer for document {quote(key[0])}, task {key[1]}")
+        rows[key] = row
+    return list(rows.values())
+
+
+def check_completion(row: JsonObject, where: str) -> None:
+    """Raises InputError unless the row says whose answer it is, what was answered and how it ended."""
+    texts = isinstance(row.get("document"), str) and isinstance(row.get("completion"), str)
+    if not texts or row.get("task") not in TASKS or row.get("finish") not in ("stop", "length"):
+        wanted = f'{{"document", "task": {"|".join(TASKS)}, "completion", "finish": stop|length}}'
+        raise InputError(f"{where}: expected {wanted}")
 
 
 def score_items(rows: Iterable[JsonObject]) -> Confidences:
@@ -85,7 +98,9 @@ def check_logprobs(row: JsonObject, where: str) -> None:
 
 def is_number(value: object) -> bool:
     """Whether a JSON value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) and isfinite(value) or isinstance(value, int) and abs(value) < LARGEST_NUMBER
 
 
 def item_places(completion: str, task: str, finish: str) -> list[tuple[int, int]]:

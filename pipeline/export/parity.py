@@ -18,13 +18,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from data.files import read_jsonl, write_json
+from data.files import write_json
 from data.prompts import Layout
 from data.schema import TASKS, Document, InputError
 from eval.chat_template import read_template
 from eval.chats import Engine, plan_chats
 from eval.completions import PROVENANCE, write_completions
 from eval.engines.gguf_metadata import read_metadata
+from eval.scoring.confidence import read_completions
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import count_documents
 from pipeline.export.gate import judge_counts, least_equal, overall_power
@@ -124,7 +125,7 @@ def forget_other(path: Path, digest: str) -> None:
 def read_answers(path: Path, documents: Sequence[Document]) -> Rows:
     """The completions of these documents. Raises InputError where one is missing."""
     wanted = {(document.id, task) for document in documents for task in document.tasks}
-    rows = {(row["document"], row["task"]): row for _, row in read_jsonl(path)}
+    rows = {(row["document"], row["task"]): row for row in read_completions(path)}
     missing = sorted(wanted - rows.keys())
     if missing:
         raise InputError(f"{path}: no answer for document {missing[0][0]}, task {missing[0][1]}. Evaluate this split first.")

@@ -93,11 +93,11 @@ def read_done(rows: Path) -> dict[str, str]:
 
 def read_rows(rows: Path) -> Iterator[tuple[int, Extraction]]:
     """(line number, extraction) of each row of an unfinished job's file. Raises InputError for a broken line."""
-    with rows.open(encoding="utf-8") as file:
+    with rows.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = {}
             yield number, from_json(row, f"{rows}:{number}")
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.files import read_jsonl
 from data.prompts import Layout
 from data.schema import TASKS, InputError
 from data.split import read_split_folder
 from eval.chats import Engine
 from eval.engines.gguf_metadata import read_metadata
 from eval.engines.open import open_engine
-from eval.scoring.confidence import calibrate, collect_items, score_items
+from eval.scoring.confidence import calibrate, collect_items, read_completions, score_items
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import match_answers
 from pipeline.extract.extractor import Asked, Extractor, read_asked, read_gguf_asked
@@ -121,7 +120,7 @@ def adapter_of(folder: Path) -> Path:
 def calibrate_run(run: Path) -> dict[str, tuple[float, float]]:
     """(slope, intercept) by task from the run's own validation answers; nothing where it has none with log-probabilities."""
     path = run / "eval" / "validation" / "completions.jsonl"
-    rows = [row for _, row in read_jsonl(path)] if path.exists() else []
+    rows = read_completions(path) if path.exists() else []
     if not rows or not all(row.get("logprobs") for row in rows):
         return {}
     documents = read_split_folder(run / "data")["validation"]

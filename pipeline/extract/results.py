@@ -137,6 +137,8 @@ def to_json(extraction: Extraction) -> dict[str, Any]:
 def from_json(row: Mapping[str, Any], where: str) -> Extraction:
     """The extraction that `to_json` wrote. Raises InputError where the row is none."""
     try:
+        for name in ("id", "text"):
+            row[name].encode()
         entities = tuple(
             Entity(e["name"], e["type"], tuple((s, t) for s, t in e["spans"]), e["sentence"], e["confidence"])
             for e in row["entities"]
@@ -144,7 +146,7 @@ def from_json(row: Mapping[str, Any], where: str) -> Extraction:
         relations = tuple(Influence(r["chemical"], r["disease"], r["confidence"]) for r in row["relations"])
         facts = (row["windows"], dict(row["faults"]), dict(row["dropped"]))
         return Extraction(row["id"], row["text"], row["title"], entities, relations, *facts)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where}: not a row that `medner extract` wrote; give another --out, or delete the file") from None
 
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from data.corpus import detect_format, read_corpus
 from data.files import read_jsonl, read_text
-from data.schema import Document, InputError
+from data.schema import Document, InputError, quote
 from pipeline.extract.pubmed import fetch_articles, read_pmids
 
 SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".xml", ".json", ".pubtator")
@@ -141,7 +141,7 @@ def document_of(row: dict[str, Any], where: str, name: str) -> Document:
     text = next((row[column] for column in TEXT_COLUMNS if row.get(column)), None)
     if not isinstance(text, str):
         raise InputError(
-            f"{where}: no text; expected a column {', '.join(map(repr, TEXT_COLUMNS))}, got {sorted(map(str, row))}"
+            f"{where}: no text; expected a column {', '.join(map(repr, TEXT_COLUMNS))}, got {quote(sorted(map(str, row)))}"
         )
     identity = next((row[column] for column in ID_COLUMNS if row.get(column) is not None), name)
     title = row.get("title") or None
