@@ -30,7 +30,7 @@ from data.split import read_split_folder
 from eval.completions import PROVENANCE, read_provenance
 from eval.official.loose_reader import read_annotations
 from eval.official.other_systems import read_other_system
-from eval.scoring.confidence import read_completions
+from eval.scoring.logprobs import read_completions
 from eval.scoring.parse import parse_answer, parse_completions, read_predictions
 from pipeline.config import apply_settings, read_settings_file
 from pipeline.extract.command import read_done

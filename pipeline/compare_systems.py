@@ -13,9 +13,9 @@ from data.split import read_split_folder
 from data.table import NONE, Table, as_text, percent
 from eval.scoring.baselines import baseline_predictions, learn_dictionary
 from eval.scoring.compare import LEVEL
-from eval.scoring.confidence import read_completions
 from eval.scoring.crf import open_crf, predict_with_crf
 from eval.scoring.lenient import parse_leniently
+from eval.scoring.logprobs import read_completions
 from eval.scoring.parse import Predictions, parse_completions, read_predictions
 from eval.scoring.score import match_answers, score_answers
 from eval.scoring.stats import compare_counts, remark_on

@@ -15,17 +15,10 @@ from data.table import escape_markdown
 from eval.official.biocreative import score_official
 from eval.official.offsets import write_mentions
 from eval.report.page import describe_provenance, render_markdown, write_report
-from eval.scoring.confidence import (
-    Confidences,
-    apply_calibration,
-    calibrate,
-    collect_items,
-    read_completions,
-    score_confidence,
-    score_items,
-)
+from eval.scoring.confidence import apply_calibration, calibrate, collect_items, score_confidence
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import Fault, find_faults
+from eval.scoring.logprobs import Confidences, read_completions, score_items
 from eval.scoring.metrics import Reading, score_readings, score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
 from eval.scoring.relation_conventions import learn_ids, without_ids

@@ -17,15 +17,8 @@ from data.schema import Document, InputError
 from data.split import read_split_folder
 from data.text import normalise
 from eval.scoring.cases import CASES, check_cases, render_cases
-from eval.scoring.confidence import (
-    apply_calibration,
-    calibrate,
-    collect_items,
-    keep_confident,
-    read_completions,
-    score_confidence,
-    score_items,
-)
+from eval.scoring.confidence import apply_calibration, calibrate, collect_items, keep_confident, score_confidence
+from eval.scoring.logprobs import read_completions, score_items
 from eval.scoring.parse import parse_completions, write_predictions
 from eval.scoring.score import match_answers, match_others, score_answers
 from pipeline.evaluate_split import evaluate_split

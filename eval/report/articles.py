@@ -14,8 +14,9 @@ from data.items import names_of
 from data.prompts import Item
 from data.schema import MENTION_TYPE, Document
 from data.text import FoldedText
-from eval.scoring.confidence import Confidences, surest
+from eval.scoring.confidence import surest
 from eval.scoring.faults import Fault
+from eval.scoring.logprobs import Confidences
 from eval.scoring.score import Scored
 
 TITLE = 120  # characters of it, at most

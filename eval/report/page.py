@@ -19,8 +19,8 @@ from data.table import percent
 from eval.report.articles import describe_documents, embed_json
 from eval.report.charts import confidence_curves, fault_bars, forest
 from eval.report.tables import bounds_of, build_tables, f1_of, named_figures, render_markdown, shown_baselines
-from eval.scoring.confidence import Confidences
 from eval.scoring.faults import CATEGORIES, Fault
+from eval.scoring.logprobs import Confidences
 from eval.scoring.score import Scored
 
 __all__ = ["describe_provenance", "embed_report", "render_markdown", "render_report", "write_report"]

@@ -25,7 +25,7 @@ from eval.chat_template import read_template
 from eval.chats import Engine, plan_chats
 from eval.completions import PROVENANCE, write_completions
 from eval.engines.gguf_metadata import read_metadata
-from eval.scoring.confidence import read_completions
+from eval.scoring.logprobs import read_completions
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import count_documents
 from pipeline.export.gate import judge_counts, least_equal, overall_power

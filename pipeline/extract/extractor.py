@@ -25,7 +25,7 @@ from data.prompts import LAYOUTS, Layout
 from data.schema import TASKS, Document, InputError
 from eval.chats import Engine, plan_chats
 from eval.engines.gguf_metadata import read_metadata
-from eval.scoring.confidence import score_completion
+from eval.scoring.logprobs import score_completion
 from eval.scoring.parse import parse_answer
 from pipeline.extract.results import Extraction, WindowAnswer, build_extraction
 from pipeline.extract.windows import OVERLAP, WINDOW, cut_windows

@@ -13,7 +13,8 @@ from data.split import read_split_folder
 from eval.chats import Engine
 from eval.engines.gguf_metadata import read_metadata
 from eval.engines.open import open_engine
-from eval.scoring.confidence import calibrate, collect_items, read_completions, score_items
+from eval.scoring.confidence import calibrate, collect_items
+from eval.scoring.logprobs import read_completions, score_items
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import match_answers
 from pipeline.extract.extractor import Asked, Extractor, read_asked, read_gguf_asked

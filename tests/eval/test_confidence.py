@@ -18,14 +18,13 @@ from eval.scoring.confidence import (
     choose_threshold,
     collect_items,
     fit_platt,
-    item_places,
     keep_confident,
     logistic,
     reliability,
     risk_coverage,
     score_confidence,
-    score_items,
 )
+from eval.scoring.logprobs import item_places, score_items
 from eval.scoring.parse import Answer, parse_answer, parse_completions
 from eval.scoring.score import match_answers
 
