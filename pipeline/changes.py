@@ -1,7 +1,7 @@
 """What may still be changed in a run that was begun: whatever no finished stage has read.
 
 A finished stage keeps its settings. Of the others, those that the command names count from now on; those it leaves out stay as
-they were, unless the run ended because a setting was wrong, when leaving it out takes it back.
+they were, unless the run ended because a setting was wrong: then leaving out what the refused command had added takes it back.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def find_conflict(saved: Settings, done: Collection[str], explicit: Explicit) ->
     return None
 
 
-def merge_asked(before: Explicit, explicit: Explicit, done: Collection[str], take_back: bool) -> Explicit:
-    """What is asked for by now, by the earlier commands and this one."""
-    kept = {name: value for name, value in before.items() if is_read(name, done)} if take_back else before
+def merge_asked(before: Explicit, explicit: Explicit, done: Collection[str], take_back: Collection[str] = ()) -> Explicit:
+    """What is asked for by now, by the earlier commands and this one; of `take_back` only what this one names again."""
+    kept = {name: value for name, value in before.items() if name not in take_back or is_read(name, done)}
     return kept | {name: value for name, value in explicit.items() if not is_read(name, done)}
 
 

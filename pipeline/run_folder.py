@@ -102,6 +102,7 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
         "git_commit": git_commit(),
         "versions": versions(),
         "asked": changes.to_json(explicit),
+        "added": list(explicit),  # by the latest command that changed anything
         "stages": {},
     }
     path.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,8 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
     other = other or changes.find_conflict(run.settings, stages, explicit)
     if other:
         raise InputError(f"--out {run.path}: has a run {other}; name another --out, or start over with --fresh")
-    asked = changes.merge_asked(run.asked, explicit, stages, take_back="refused" in run.manifest)
+    take_back = run.manifest.get("added", ()) if "refused" in run.manifest else ()
+    asked = changes.merge_asked(run.asked, explicit, stages, take_back)
     changed = [name for name in changes.changed_names(run.asked, asked) if not name.startswith("data.")]
     if not changed:
         return run
@@ -128,7 +130,7 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
         stages.pop("plan", None)
     if not training:
         set_aside_checkpoints(run)
-    run.manifest["asked"] = changes.to_json(asked)
+    run.manifest |= {"asked": changes.to_json(asked), "added": [name for name in explicit if name in changed]}
     write_settings(run.settings, run.path / "config.yaml")
     run.save()
     print(f"changed since this run began: {', '.join(changed)}", file=sys.stderr)

@@ -45,6 +45,7 @@ ZOL = document("z", TEXT, ["Zoltamine"], ["gout", "tremor"], [("Zoltamine", "gou
         (document("t", TEXT.replace("nine", "six"), ["nothing known"]), True, (0, 0, 0)),
         (document("t", TEXT[:60], ["Zoltamine"], title="A title of its own"), True, (1, 0, 0)),
         (document("t", "\u00ad".join(TEXT), ["Zoltamine"]), True, (1, 0, 0)),
+        (document("t", TEXT.replace("e", "-\n  e"), ["Zoltamine"]), True, (1, 0, 0)),
         # names and even pairs seen in train are no leak when the article is another
         (
             document("t", "Zoltamine and gout again, in other words.", ["Zoltamine"], ["gout"], [("Zoltamine", "gout")]),

@@ -274,6 +274,15 @@ def test_a_setting_that_failed_is_corrected_or_left_out_without_starting_over(co
     assert settings.train.optim == "adamw_torch" and len(settings.lora.target_modules) == 7
 
 
+def test_checkpoints_go_where_repo_says(corpus, tmp_path, monkeypatch):
+    from pipeline import run as job
+
+    monkeypatch.setattr(job, "STAGES", {name: job.STAGES[name] for name in ("data", "plan")})
+    command = ["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run")]
+    assert main([*command, "--set", "publish.checkpoints=true", "--repo", "someone/Llama-thing"]) == 0
+    assert read_run(tmp_path / "run").settings.publish.repo == "someone/Llama-thing"
+
+
 @pytest.mark.parametrize("content", [None, "{", '{"model": {}}'])
 def test_a_tokenizer_that_cannot_be_read_is_refused(corpus, tmp_path, capsys, content):
     path = tmp_path / "tokenizer.json"

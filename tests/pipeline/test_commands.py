@@ -115,7 +115,12 @@ def exporting(tmp_path_factory) -> Path:
 def test_a_file_that_answers_otherwise_fails_the_whole_job(exporting, tmp_path, capsys):
     """Three articles leave a good file undecided: the job is done, `export` says 1 and nothing is pushed. A spoilt one: 1."""
     good, spoilt = (shutil.copytree(exporting, tmp_path / name) for name in ("good", "spoilt"))
+    (tmp_path / "empty").mkdir()  # no llama.cpp: a setting that the last stage refuses, when all else is done
+    assert main(["run", "--out", str(good), "--set", f"export.llama_cpp={tmp_path / 'empty'}"]) == 2
+    assert str(tmp_path / "empty") in capsys.readouterr().err
+    scored = read_run(good).manifest["stages"]["evaluate_base"]
     assert main(["run", "--out", str(good)]) == 0
+    assert read_run(good).manifest["stages"]["evaluate_base"] == scored, "the base was scored again"
     shown = capsys.readouterr().out
     (file,) = (good / "export").glob("*.f16.gguf")
     assert f"{file.name}: UNDECIDED, F1 +0.0 points" in shown
