@@ -63,6 +63,13 @@ def add_commands(parsers: argparse._SubParsersAction) -> None:
     export.add_argument("--gguf", nargs="+", choices=typing.get_args(Quant), help="default: q8_0")
     export.add_argument("--gguf-lora", action="store_true", help="the adapter alone, to be laid over the base's GGUF file")
     export.add_argument("--merged", action="store_true", help="keep the merged 16-bit model")
+    about = "whether two models answer alike, and if not, where they part: tokens, first answer token, answers, scores"
+    parity = add(parsers, "parity", commands.parity_command, about)
+    for name in ("a", "b"):
+        parity.add_argument(name, help="a run, an adapter, a model's folder, a GGUF file, a Hub id, a server's address")
+    parity.add_argument("--data", type=Path, required=True, help="a corpus to ask both about")
+    parity.add_argument("--limit", type=int, help="ask about so many articles only")
+    add_asked_arguments(parity)
     about = "publish a run to the Hub, or go on with a push that was cut off"
     push = add(parsers, "push", commands.alone(commands.push_command), about)
     push.add_argument("run", type=Path)

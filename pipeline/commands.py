@@ -309,6 +309,13 @@ def serve_command(options: argparse.Namespace) -> Outcome:
     return {"served": address}, f"{address} is served no longer", 0
 
 
+def parity_command(options: argparse.Namespace) -> Outcome:
+    from pipeline.compare_models import Pair, compare_models
+
+    pair = Pair(options.a, options.b, options.like, options.layout, options.max_new_tokens)
+    return compare_models(pair, options.data, options.limit)
+
+
 def extract_command(options: argparse.Namespace) -> Outcome:
     """Names and relations of new texts."""
     from pipeline.extract.command import extract_sources

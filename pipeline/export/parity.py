@@ -89,7 +89,7 @@ def check_parity(
     for name, path, adapter_file in served:
         if name in models:
             continue
-        with _serve(path, context, adapter_file) as address:
+        with serve_gguf(path, context, adapter_file) as address:
             facts = describe_gguf(adapter_file or path) | compare_prompts(address, tokenizer, documents, layout)
             engine = partial(_open_gguf, address, tokenizer, grounded)
             judge(name, facts | compare(engine, name, facts["sha256"]))
@@ -162,7 +162,7 @@ def _open_merged(folder: Path, batch_tokens: int, grounded: bool) -> Engine:
 
 
 @contextmanager
-def _serve(path: Path, context: int, lora: Path | None = None) -> Iterator[str]:
+def serve_gguf(path: Path, context: int, lora: Path | None = None) -> Iterator[str]:
     """The address of a llama.cpp that serves the file, an adapter laid over it, as long as the block lasts."""
     from eval.engines.llama_cpp import start_server
 

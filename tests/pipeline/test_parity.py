@@ -147,7 +147,7 @@ def test_what_was_compared_is_kept_until_the_file_or_the_adapters_answers_change
     shutil.copyfile(run / "export/run.q4_k_m.gguf", export / "run.f16.gguf")  # made anew, under the old name
     third = check(run, [export / "run.f16.gguf"], out=export / "parity.json")
     assert third["models"]["run.f16.gguf"]["quant"] == "Q4_K_M"
-    monkeypatch.setattr("pipeline.export.parity._serve", None)
+    monkeypatch.setattr("pipeline.export.parity.serve_gguf", None)
     assert check(run, [export / "run.f16.gguf"], out=export / "parity.json") == third
 
 
