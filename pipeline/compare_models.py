@@ -145,7 +145,7 @@ def compare_ids(a: list | None, b: list | None) -> dict:
 
 
 def compare_first(a: Rows, b: Rows, chats: Sequence[Chat], least: float) -> dict:
-    """The first tokens of each chat's first answer: how often they are equal, how far their log-probability is apart (median)."""
+    """The first tokens of each chat's first answer: how often they are equal, how far apart in log-probability (median)."""
     pairs = []
     for chat in chats:
         firsts = [rows[chat.document.id, chat.tasks[0]].get("logprobs") for rows in (a, b)]
