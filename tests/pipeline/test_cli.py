@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import shutil
@@ -134,6 +135,17 @@ def test_settings_that_are_wrong_change_nothing(corpus, tmp_path, capsys, argume
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "command", ["data audit {file}", "score {file} {file}", "plan --data {file}", "extract --model {file} {file}"]
+)
+def test_a_packed_file_is_named_with_its_cure(corpus, tmp_path, capsys, command):
+    file = tmp_path / "corpus.jsonl.gz"
+    file.write_bytes(gzip.compress(corpus.read_bytes()))
+    assert main(command.format(file=file).split()) == 2
+    err = capsys.readouterr().err
+    assert f"{file}: is packed with gzip; unpack it first: gunzip FILE" in err and err.count("\n") == 1
+
+
 def test_a_run_needs_data(tmp_path, capsys):
     assert main(["run", "--out", str(tmp_path / "run")]) == 2
     assert "no data: give --data FILE" in capsys.readouterr().err and not (tmp_path / "run").exists()
@@ -185,18 +197,18 @@ def test_what_cannot_be_written_is_told_by_every_command_before_it_works(corpus,
     assert err.count("\n") == 1 and files_of(tmp_path) == before
 
 
-@pytest.mark.slow
-def test_many_hours_without_a_gpu_want_a_yes(tmp_path, monkeypatch, capsys):
+def test_many_hours_without_a_gpu_want_a_yes(corpus, tmp_path, monkeypatch, capsys):
     from pipeline import run as job
 
-    monkeypatch.setattr(job, "ASKED_ABOVE", -1)
     monkeypatch.setattr(job, "STAGES", {name: job.STAGES[name] for name in ("data", "plan")})
-    command = ["run", "--preset", "tiny", "--data", str(job.SAMPLE), "--out", str(tmp_path / "run")]
-    assert main(command) == 2
+    command = ["run", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run")]
+    long = [*command, "--set", "train.num_train_epochs=1000000"]
+    assert main(long) == 2
     err = capsys.readouterr().err
     assert "without a GPU this may take" in err and "give --yes to begin all the same" in err
     assert "plan: " in err and " on cpu, counted, not measured" in err  # the estimate, before anything begins
-    assert main([*command, "--yes", "--json"]) == 0
+    assert main([*long, "--yes", "--json"]) == 0
+    assert main([*command, "--set", "train.num_train_epochs=1"]) == 0  # minutes need no yes
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing-3b", "unsloth/Llama-3.2-3B-Instruct"])
