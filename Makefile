@@ -88,7 +88,7 @@ tiny-base: .venv/ready
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-.venv/ready-test: .venv/ready requirements-test.txt requirements-ui.txt
+.venv/ready-test: .venv/ready requirements-test.txt requirements-ui.txt requirements-ray.txt
 	$(BIN)/python -m pip install --quiet -r requirements-test.txt
 	touch $@
 

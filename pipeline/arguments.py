@@ -162,6 +162,9 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     add_asked_arguments(parser)
     parser.add_argument("--window", type=int, default=3000, help="characters read at a time; longer texts are cut")
     parser.add_argument("--overlap", type=int, default=300, help="characters of the window before that are read again")
+    ray = "by Ray Data, on a cluster's machines (HOST:PORT, or auto for the one that this machine is in); default: on this one"
+    parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help=ray)
+    parser.add_argument("--ray-workers", type=int, metavar="N", help="each with its model; default: one a GPU, or else a core")
 
 
 def add_asked_arguments(parser: argparse.ArgumentParser) -> None:

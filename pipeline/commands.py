@@ -318,8 +318,12 @@ def parity_command(options: argparse.Namespace) -> Outcome:
 
 def extract_command(options: argparse.Namespace) -> Outcome:
     """Names and relations of new texts."""
+    from data.schema import InputError
     from pipeline.extract.command import extract_sources
+    from pipeline.extract.on_ray import Cluster
 
+    if options.ray_workers and not options.ray:
+        raise InputError("--ray-workers: only with --ray")
     return extract_sources(
         options.sources,
         options.model,
@@ -328,6 +332,7 @@ def extract_command(options: argparse.Namespace) -> Outcome:
         out=options.out,
         kind=options.to,
         explain=options.explain,
+        cluster=Cluster(options.ray, options.ray_workers) if options.ray else None,
         engine=options.engine,
         grounded=not options.plain,
         keep_unwritten=options.keep_unwritten,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -18,11 +19,14 @@ from data.files import write_text
 from data.schema import Document, InputError
 from pipeline.extract.extractor import Extractor
 from pipeline.extract.formats import FORMATS, render_text, write_format
-from pipeline.extract.open_model import adapter_of, load_extractor
+from pipeline.extract.on_ray import Cluster, count_done, extract_on_ray, require_cluster
+from pipeline.extract.open_model import adapter_of, check_reading, find_asked, find_model, load_extractor
 from pipeline.extract.results import Extraction, from_json, to_json
 from pipeline.extract.texts import read_texts
+from pipeline.variant import ADDRESS
 from pipeline.weights import hash_file
 
+COUNTED = ("documents", "kept from before", "windows", "entities", "relations", "faulty answers")
 ENDINGS = {
     ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pubtator": "pubtator", ".xml": "bioc-xml", ".json": "bioc-json",
     ".spacy": "spacy", ".txt": "text",
@@ -45,14 +49,9 @@ def extract_to_file(
 
     `facts`: what decides the answers (model, settings); a job begun with others is refused, as is an OUT that is finished.
     """
+    job = start_job(out, facts)
     rows = out if kind == "jsonl" else out.with_name(out.name + ".partial.jsonl")
-    job = out.with_name(out.name + ".job.json")
-    if out.exists() and not job.exists():
-        raise InputError(f"{out}: exists already; nothing was written")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    start_job(job, facts)
-    done = read_done(rows)
-    counts = {"documents": 0, "kept from before": 0, "windows": 0, "entities": 0, "relations": 0, "faulty answers": 0}
+    done, counts = read_done(rows), dict.fromkeys(COUNTED, 0)
     with rows.open("a", encoding="utf-8") as file:
         for extraction in extractor(skip_done(texts, done, rows, counts)):
             file.write(json.dumps(to_json(extraction), ensure_ascii=False) + "\n")
@@ -66,8 +65,38 @@ def extract_to_file(
     return counts
 
 
-def start_job(job: Path, facts: Mapping[str, Any]) -> None:
-    """Record what the job was begun with, or check that it is the same."""
+def extract_by_ray(
+    texts: Iterator[Document], model: str, settings: Mapping[str, Any], out: Path, kind: str, cluster: Cluster,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The same by Ray Data, which goes on by its own checkpoint in OUT.ray/. Returns counts."""
+    require_cluster(cluster.address)
+    check_reading(settings["min_confidence"], settings["window"], settings["overlap"])  # here, not in a worker far away
+    if not model.startswith(ADDRESS):
+        find_asked(model, find_model(model), settings["like"], settings["layout"], settings["max_new_tokens"])
+    job = start_job(out, facts)
+    folder, rows = (out.with_name(out.name + ending).resolve() for ending in (".ray", ".partial.jsonl"))
+    counts = dict.fromkeys(COUNTED, 0) | {"kept from before": count_done(folder)}
+    with rows.open("w", encoding="utf-8") as file:
+        for row in extract_on_ray(texts, model, settings, folder, cluster):
+            file.write(row + "\n")
+            count(counts, from_json(json.loads(row), str(folder)))
+    if kind == "jsonl":
+        rows.replace(out)
+    else:
+        write_format(kind, [extraction for _, extraction in read_rows(rows)], out)
+        rows.unlink()
+    shutil.rmtree(folder)
+    job.unlink()
+    return counts
+
+
+def start_job(out: Path, facts: Mapping[str, Any]) -> Path:
+    """OUT.job.json, which records what the job was begun with. Raises InputError where that, or what is in OUT, is another."""
+    job = out.with_name(out.name + ".job.json")
+    if out.exists() and not job.exists():
+        raise InputError(f"{out}: exists already; nothing was written")
+    out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     if not job.exists():
         write_text(job, text)
@@ -77,6 +106,7 @@ def start_job(job: Path, facts: Mapping[str, Any]) -> None:
         raise InputError(
             f"{job}: this output was begun with another {', '.join(other)}; give another --out, or delete it and its rows"
         )
+    return job
 
 
 def read_done(rows: Path) -> dict[str, str]:
@@ -147,6 +177,7 @@ def extract_sources(
     out: Path | None,
     kind: str | None,
     explain: bool,
+    cluster: Cluster | None = None,
     **settings: Any,
 ) -> tuple[dict[str, Any], str, int]:
     """The command: its JSON object, its text for a terminal, its exit code. `settings`: those of `load_extractor`."""
@@ -154,18 +185,22 @@ def extract_sources(
         raise InputError("--keep-unwritten: only with --plain; grounded answers have no name that is not in the text")
     if not sources and not pmids:
         raise InputError("nothing to read: give a text, files, folders, - for standard input, or --pmid")
+    if cluster and not out:
+        raise InputError("--ray: give --out, the file that the workers' results are gathered in")
     kind = choose_format(out, kind) if out else None
     texts = read_texts(sources, sys.stdin, pmids)
     first = next(texts)  # a path that is not there is told before a model is loaded
     every = chain([first], texts)
+    weights = identify(model) | ({"lora": identify(settings["lora"])} if settings["lora"] else {})
+    facts = {"model": weights, "sources": [*sources, *pmids], "format": kind, **settings}
+    if cluster:
+        counts = extract_by_ray(every, model, settings, out, kind, cluster, facts | {"way": "ray"})
+        return {"file": str(out), **counts}, describe_counts(out, counts), 0
     extractor = load_extractor(model, **settings)
     if out is None:
         found = list(extractor(every))
         return {"documents": [to_json(one) for one in found]}, "\n\n".join(render_text(one, explain) for one in found), 0
-    weights = identify(model) | ({"lora": identify(settings["lora"])} if settings["lora"] else {})
-    counts = extract_to_file(
-        extractor, every, out, kind, {"model": weights, "sources": [*sources, *pmids], "format": kind, **settings}
-    )
+    counts = extract_to_file(extractor, every, out, kind, facts)
     return {"file": str(out), **counts}, describe_counts(out, counts), 0
 
 

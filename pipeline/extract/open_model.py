@@ -50,10 +50,7 @@ def load_extractor(
     sure, 0 to 1.
     Raises InputError for a model that is not there or does not say how it must be asked.
     """
-    if not 0 <= min_confidence < 1:
-        raise InputError(f"--min-confidence {min_confidence}: expected a fraction from 0 up to but not 1")
-    if not 0 <= overlap < window:
-        raise InputError(f"--window {window}, --overlap {overlap}: a window must be longer than its overlap")
+    check_reading(min_confidence, window, overlap)
     name = str(model)
     folder = None if name.startswith(ADDRESS) else find_model(name)
     if lora and not (folder and folder.is_file()):
@@ -61,6 +58,14 @@ def load_extractor(
     asked = find_asked(name, folder, like or lora, layout, max_new_tokens)
     answer = open_answering(name, folder, engine, grounded, like, asked, batch_tokens, lora)
     return Extractor(answer, asked, window, overlap, keep_unwritten, min_confidence)
+
+
+def check_reading(min_confidence: float, window: int, overlap: int) -> None:
+    """Raises InputError for values of `load_extractor` that cannot be."""
+    if not 0 <= min_confidence < 1:
+        raise InputError(f"--min-confidence {min_confidence}: expected a fraction from 0 up to but not 1")
+    if not 0 <= overlap < window:
+        raise InputError(f"--window {window}, --overlap {overlap}: a window must be longer than its overlap")
 
 
 def find_model(name: str) -> Path:
