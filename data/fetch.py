@@ -54,10 +54,10 @@ def fetch_bc5cdr(out: Path, source: str | None = None, sha256: str | None = None
         texts = read_members(archive, source)
     elif sha256:
         raise InputError(f"{source}: --sha256 is of an archive, and this is a folder")
-    check_complete(texts, source)
+    check_splits(texts, source)
     documents = read_splits(texts)
     files = write_splits(out, texts, documents)
-    counts = {split: dict(zip(COUNTED, count(documents[split]), strict=True)) for split in SPLITS}
+    counts = {split: dict(zip(COUNTED, count_annotations(documents[split]), strict=True)) for split in SPLITS}
     as_published = all(tuple(counts[split].values()) == PUBLISHED[split] for split in SPLITS)
     facts = {"source": source, "sha256": seen, "licence": LICENCE, "counts": counts}
     return facts | {"as_published": as_published, "files": files}
@@ -119,7 +119,7 @@ def read_members(archive: bytes, source: str) -> dict[str, bytes]:
         raise InputError(f"{source}: not a zip archive that can be read ({error})") from None
 
 
-def check_complete(texts: dict[str, bytes], source: str) -> None:
+def check_splits(texts: dict[str, bytes], source: str) -> None:
     """Raises InputError naming the files of the three splits that `texts`, by split, lacks."""
     missing = [name for split, name in FILES.items() if split not in texts]
     if missing:
@@ -140,7 +140,7 @@ def read_splits(texts: dict[str, bytes]) -> dict[str, list[Document]]:
     return documents
 
 
-def count(documents: Sequence[Document]) -> tuple[int, ...]:
+def count_annotations(documents: Sequence[Document]) -> tuple[int, ...]:
     """Articles, chemical mentions, disease mentions and relations, as `COUNTED` names them."""
     kinds = [mention.type for document in documents for mention in document.mentions]
     relations = sum(len(document.relations) for document in documents)

@@ -65,6 +65,6 @@ def _within(name: str, wanted: Collection[str]) -> bool:
     return any(name == one or one.endswith(".") and name.startswith(one) for one in wanted)
 
 
-def to_json(asked: Mapping[str, object]) -> dict[str, object]:
+def asked_to_json(asked: Mapping[str, object]) -> dict[str, object]:
     """Tuples as lists, as JSON reads them back."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}

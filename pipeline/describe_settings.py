@@ -33,8 +33,8 @@ def render_settings(described: dict[str, dict]) -> str:
     """One line a setting; a value that is not the default stands before it."""
     lines = []
     for name, one in described.items():
-        value = show(one["value"])
-        changed = "" if one["value"] == one["default"] else f" (default {show(one['default'])})"
+        value = show_value(one["value"])
+        changed = "" if one["value"] == one["default"] else f" (default {show_value(one['default'])})"
         lines.append(f"{name} = {value}{changed}\n    {one['type']}: {one['about']}")
     return "\n".join(lines)
 
@@ -69,7 +69,7 @@ def describe_bounds(metadata: typing.Iterable) -> list[str]:
     return found
 
 
-def show(value: object) -> str:
+def show_value(value: object) -> str:
     """As it is written after `--set section.key=`."""
     if value is None:
         return "null"

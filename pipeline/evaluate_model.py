@@ -24,11 +24,11 @@ from eval.report.page import describe_provenance
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
 from eval.scoring.metrics import score_readings, score_split
-from pipeline.evaluate_split import read_answers, score_officially, write_figures
+from pipeline.evaluate_split import match_completions, score_officially, write_figures
 from pipeline.extract.open_model import adapter_of, find_asked, find_model, is_run, open_answering
 from pipeline.run_folder import hash_files
 from pipeline.summary import render_metrics
-from pipeline.variant import ADDRESS, describe_model, require_budgets
+from pipeline.variant import ADDRESS, identify_model, require_budgets
 
 Outcome = tuple[dict, str, int]
 BATCH_TOKENS = 16_384
@@ -71,7 +71,7 @@ def evaluate_model(
         budgets = dict(asked.max_new_tokens)
         path = place / "completions.jsonl"
         write_completions(engine, documents, path, layout=asked.layout, max_new_tokens=budgets, provenance=source)
-        rows, scored = read_answers(documents, place)
+        rows, scored = match_completions(documents, place)
         faults = find_faults(scored)
         metrics = score_split(learnt, scored, faults)
         # a model that has to be told the layout was not taught our format: what it means is compared
@@ -123,7 +123,7 @@ def describe_candidate(candidate: Candidate, folder: Path | None) -> dict:
         engine, model = "llama.cpp", str(folder)
     else:
         engine, model = candidate.engine or "transformers", str(adapter_of(folder))
-    described = {"engine": engine, **describe_model(model, engine), "grounded": candidate.grounded, "logprobs": True}
+    described = {"engine": engine, **identify_model(model, engine), "grounded": candidate.grounded, "logprobs": True}
     return described | ({"model": folder.name} if folder and is_run(folder) else {})
 
 

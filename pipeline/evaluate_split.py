@@ -76,7 +76,7 @@ def score_completions(
     `given_entities`: baselines, which find the names themselves, are left out.
     """
     train = read_split_folder(run.path / "data")["train"]
-    rows, scored = read_answers(documents, out)
+    rows, scored = match_completions(documents, out)
     faults = find_faults(scored)
     metrics = score_split(train, scored, faults)
     if given_entities:
@@ -93,7 +93,7 @@ def score_completions(
     write_figures(out, scored, faults, metrics, title, notes, confidences)
 
 
-def read_answers(documents: Sequence[Document], out: Path) -> tuple[list[dict], Scored]:
+def match_completions(documents: Sequence[Document], out: Path) -> tuple[list[dict], Scored]:
     """The rows of completions.jsonl in `out`, and its answers beside gold; writes them as predictions.jsonl."""
     rows = read_completions(out / "completions.jsonl")
     predictions = parse_completions(rows)

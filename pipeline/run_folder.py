@@ -101,7 +101,7 @@ def open_run(path: Path, explicit: Explicit, data_files: Mapping[str, Path], fre
         "data_sha256": digest,
         "git_commit": git_commit(),
         "versions": versions(),
-        "asked": changes.to_json(explicit),
+        "asked": changes.asked_to_json(explicit),
         "added": list(explicit),  # by the latest command that changed anything
         "stages": {},
     }
@@ -130,7 +130,7 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
         stages.pop("plan", None)
     if not training:
         set_aside_checkpoints(run)
-    run.manifest |= {"asked": changes.to_json(asked), "added": [name for name in explicit if name in changed]}
+    run.manifest |= {"asked": changes.asked_to_json(asked), "added": [name for name in explicit if name in changed]}
     write_settings(run.settings, run.path / "config.yaml")
     run.save()
     print(f"changed since this run began: {', '.join(changed)}", file=sys.stderr)

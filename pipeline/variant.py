@@ -127,7 +127,7 @@ def describe_source(run: RunFolder, variant: Variant) -> dict:
             raise InputError(f"--model {model}: the {variant.engine} engine takes no address; use --engine openai or llama.cpp")
     elif variant.engine == "openai":
         raise InputError(f"--model {model}: the openai engine takes a server's address, such as http://localhost:8000/v1")
-    return describe_model(model, variant.engine)
+    return identify_model(model, variant.engine)
 
 
 def describe_own(run: RunFolder, variant: Variant) -> dict:
@@ -141,7 +141,7 @@ def describe_own(run: RunFolder, variant: Variant) -> dict:
     return {**source, **weights, "adapter_sha256": None if variant.untuned else hash_own_adapter(run)}
 
 
-def describe_model(model: str, engine: str) -> dict:
+def identify_model(model: str, engine: str) -> dict:
     """{"model", "served", "served_meta"} of a server's address, or {"model", "sha256"} of files that `engine` reads.
 
     A Hub id stands as it is. Raises InputError where the server cannot be reached, or the files are missing or broken.
@@ -151,10 +151,10 @@ def describe_model(model: str, engine: str) -> dict:
     if engine == "llama.cpp":
         read_metadata(Path(model))  # refuses a broken one
         return {"model": Path(model).name, "sha256": hash_file(Path(model))}
-    return describe_folder(model)
+    return identify_folder(model)
 
 
-def describe_folder(model: str) -> dict:
+def identify_folder(model: str) -> dict:
     """A model's or an adapter's folder, or a Hub id as it stands."""
     folder = Path(model).expanduser()
     if not folder.exists() and not model.startswith((".", "/", "~")) and model.count("/") == 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from data.schema import TASKS
-from eval.report.tables import BASELINES, bounds_of, f1_of, named_figures
+from eval.report.tables import BASELINES, baseline_f1, bounds_of, named_figures
 
 MOST_FAULTS = 8
 SHAPES = {"base_model_lenient": "diamond", "crf": "cross", "dictionary": "square", "cooccurrence": "triangle"}
@@ -19,7 +19,7 @@ def forest(metrics: Mapping) -> dict:
     """{"rows": [{"label", "value", "low", "high", "marks": [(shape, value)]}], "key": {shape: words}}: F1 beside baselines."""
     rows, key, ceilings = [], {"dot": "this model, with 95 % interval"}, metrics.get("ceilings") or {}
     for name, figures in named_figures(metrics):
-        beside = {shape: (f1_of(metrics, baseline, name), BASELINES[baseline]) for baseline, shape in SHAPES.items()}
+        beside = {shape: (baseline_f1(metrics, baseline, name), BASELINES[baseline]) for baseline, shape in SHAPES.items()}
         beside["tick"] = (ceilings.get(name), "ceiling")
         marks = [(shape, 100 * value) for shape, (value, _) in beside.items() if value is not None]
         key |= {shape: beside[shape][1] for shape, _ in marks}

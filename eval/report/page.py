@@ -18,7 +18,7 @@ from data.schema import TASKS
 from data.table import percent
 from eval.report.articles import describe_documents, embed_json
 from eval.report.charts import confidence_curves, fault_bars, forest
-from eval.report.tables import bounds_of, build_tables, f1_of, named_figures, render_markdown, shown_baselines
+from eval.report.tables import baseline_f1, bounds_of, build_tables, named_figures, render_markdown, shown_baselines
 from eval.scoring.faults import CATEGORIES, Fault
 from eval.scoring.logprobs import Confidences
 from eval.scoring.score import Scored
@@ -88,7 +88,7 @@ def list_cards(metrics: Mapping) -> list[dict]:
         bounds = [percent(bound) for bound in bounds_of(metrics, name, "f1") or ()]
         spread = f"95 % interval {' to '.join(bounds)}" if bounds else "no interval: all right or all wrong"
         shown = shown_baselines(metrics).items()
-        beside = [f"{words} {percent(f1)}" for key, words in shown if (f1 := f1_of(metrics, key, name)) is not None]
+        beside = [f"{words} {percent(f1)}" for key, words in shown if (f1 := baseline_f1(metrics, key, name)) is not None]
         label = name if name in TASKS else "all tasks (micro)"
         gold = f"{figures['support']:,} gold items"
         cards.append({"label": label, "f1": percent(figures["f1"]), "spread": spread, "beside": beside or [gold]})

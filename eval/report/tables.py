@@ -78,7 +78,7 @@ def bounds_of(metrics: Mapping, name: str, figure: str) -> Sequence[float] | Non
     return own.get(figure) or (figures.get("ci95") if figure == "f1" else None)
 
 
-def f1_of(metrics: Mapping, baseline: str, task: str) -> float | None:
+def baseline_f1(metrics: Mapping, baseline: str, task: str) -> float | None:
     """F1 of a baseline, None where there is none."""
     figures = ((metrics.get("baselines") or {}).get(baseline) or {}).get(task)
     return figures["f1"] if isinstance(figures, Mapping) else None
@@ -86,7 +86,7 @@ def f1_of(metrics: Mapping, baseline: str, task: str) -> float | None:
 
 def shown_baselines(metrics: Mapping) -> dict[str, str]:
     """The baselines to show and their words: the untuned model's strict reading only where it is another than the lenient."""
-    both = [[f1_of(metrics, name, task) for task in TASKS] for name in ("base_model", "base_model_lenient")]
+    both = [[baseline_f1(metrics, name, task) for task in TASKS] for name in ("base_model", "base_model_lenient")]
     return {name: words for name, words in BASELINES.items() if name != "base_model" or both[0] != both[1]}
 
 
@@ -135,7 +135,7 @@ def beside(metrics: Mapping) -> Iterator[Table]:
             name,
             percent(figures["f1"]),
             percent(filtered.get(name, {}).get("f1")),
-            *(percent(f1_of(metrics, baseline, name)) for baseline in shown),
+            *(percent(baseline_f1(metrics, baseline, name)) for baseline in shown),
             percent(ceilings.get(name)),
             percent(resolvable.get(name)),
         )

@@ -43,7 +43,7 @@ def slice_task(train: Sequence[Document], scored: Scored, task: str) -> dict[str
     documents, weights = scored.documents, scored.weights
     by_item: dict[str, Label] = {
         "string": label_seen(train, task),
-        "words": label_words,
+        "words": label_word_count,
         "abbreviation": label_abbreviation(scored, task),
     }
     items = {name: slice_items(scored, task, label) for name, label in by_item.items()}
@@ -77,7 +77,7 @@ def label_seen(train: Sequence[Document], task: str) -> Label:
     return lambda _, item: "seen" if item in known else "unseen"
 
 
-def label_words(_: Document, item: Item) -> str:
+def label_word_count(_: Document, item: Item) -> str:
     """The number of words of an item's longer name: "1", "2" or "3+"."""
     words = max(len(name.split()) for name in names_of(item))
     return str(words) if words < 3 else "3+"

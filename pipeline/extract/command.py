@@ -59,7 +59,7 @@ def extract_to_file(
             count(counts, extraction)
             show_progress(counts)
     if kind != "jsonl":
-        write_format(kind, [extraction for _, extraction in read_rows(rows)], out)
+        write_format(kind, [extraction for _, extraction in read_extractions(rows)], out)
         rows.unlink()
     job.unlink()
     return counts
@@ -118,10 +118,10 @@ def read_done(rows: Path) -> dict[str, str]:
     if whole < len(written):
         with rows.open("r+b") as file:
             file.truncate(whole)
-    return {extraction.id: digest(extraction.text) for _, extraction in read_rows(rows)}
+    return {extraction.id: digest(extraction.text) for _, extraction in read_extractions(rows)}
 
 
-def read_rows(rows: Path) -> Iterator[tuple[int, Extraction]]:
+def read_extractions(rows: Path) -> Iterator[tuple[int, Extraction]]:
     """(line number, extraction) of each row of an unfinished job's file. Raises InputError for a broken line."""
     with rows.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):

@@ -60,7 +60,7 @@ def make_plan(settings: Settings, architecture: Architecture, device: Device, le
     """Raises InputError, naming the setting to change, where nothing fits or settings contradict each other."""
     check_settings(settings, device)
     settings = settle_length(settings, architecture.max_position_embeddings, lengths)
-    found = choose(settings, architecture, device, lengths)
+    found = choose_settings(settings, architecture, device, lengths)
     if found is None:
         raise InputError(describe_misfit(settings, architecture, device, lengths))
     memory, seconds = (estimate(found, architecture, device, lengths) for estimate in (estimate_memory, estimate_seconds))
@@ -94,10 +94,10 @@ def settle_length(settings: Settings, positions: int, lengths: Lengths) -> Setti
         refuse_long(chats.whole, chats.owners, limit, positions)
     for chats in (lengths.validation, lengths.test):
         refuse_long([read + lengths.budget for read in chats.read], chats.owners, limit, positions, lengths.budget)
-    return fill(settings, {"model.max_length": min(-(-lengths.longest // 64) * 64, positions)})
+    return fill_open(settings, {"model.max_length": min(-(-lengths.longest // 64) * 64, positions)})
 
 
-def choose(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Settings | None:
+def choose_settings(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Settings | None:
     """The first candidate that fits and reads enough tokens at once, else the one with the largest batch that fits."""
     fitting = [
         one
@@ -117,9 +117,9 @@ def candidates(settings: Settings, model: Architecture, device: Device, lengths:
     for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths)):
         decided = {"model.dtype": dtype, "model.load_in_4bit": four_bit, "train.gradient_checkpointing": checkpointing}
         decided |= {"train.per_device_train_batch_size": batch, "train.gradient_accumulation_steps": accumulation}
-        one = fill(settings, decided | {"train.per_device_eval_batch_size": batch})
+        one = fill_open(settings, decided | {"train.per_device_eval_batch_size": batch})
         room = max(0, usable(device) - weight_bytes(one, model) - 2 * GiB) // position_bytes(one, model)
-        yield fill(one, {"eval.batch_tokens": max(min(EVALUATION_ROWS[device.kind] * longest, room), longest)})
+        yield fill_open(one, {"eval.batch_tokens": max(min(EVALUATION_ROWS[device.kind] * longest, room), longest)})
 
 
 def choose_dtype(model: Architecture, device: Device) -> str:
@@ -129,7 +129,7 @@ def choose_dtype(model: Architecture, device: Device) -> str:
     return "bfloat16" if device.bfloat16 and model.parameters > SMALL else "float32"
 
 
-def fill(settings: Settings, wanted: Mapping[str, object]) -> Settings:
+def fill_open(settings: Settings, wanted: Mapping[str, object]) -> Settings:
     """`settings` with those wanted values whose settings were left open."""
     given = flatten(settings)
     return apply_settings({name: value for name, value in wanted.items() if given[name] is None}, settings)

@@ -81,14 +81,14 @@ for task, question in questions.items():
 def use_llama_cpp(shipped: Shipped) -> str:
     """The command that serves the GGUF file by llama.cpp, and Python that asks it."""
     command = server_command(local_gguf(shipped), shipped.context, shipped.answer_tokens)
-    lines = [*download(shipped, shipped.gguf), command]
+    lines = [*download_command(shipped, shipped.gguf), command]
     return f"**llama.cpp**:\n\n{fence('sh', *lines)}\n\n{fence('python', write_client(shipped, 8080, 'medner'))}"
 
 
 def use_ollama(shipped: Shipped) -> str:
     """The commands that serve the GGUF file by Ollama, and Python or a conversation by hand that asks it."""
     lines = [
-        *download(shipped, shipped.gguf, "Modelfile"),
+        *download_command(shipped, shipped.gguf, "Modelfile"),
         "ollama create medner -f " + ("" if shipped.repo else "export/") + "Modelfile",
     ]
     between = (
@@ -145,10 +145,10 @@ def write_questions(shipped: Shipped) -> str:
     for task in TASKS:
         first = not shipped.conversation or task == TASKS[0]
         before, _, after = (render_prompt("\0", task) if first else render_next_prompt(task)).partition("\0")
-        text = f"{quote(before)} + article + {quote(after)}" if first else quote(before)
-        lines.append(f"    {quote(ASKED[task])}: {text},")
+        text = f"{in_python(before)} + article + {in_python(after)}" if first else in_python(before)
+        lines.append(f"    {in_python(ASKED[task])}: {text},")
     lines.append("}")
-    lines.append(f'system = {{"role": "system", "content": {quote(shipped.system)}}}')
+    lines.append(f'system = {{"role": "system", "content": {in_python(shipped.system)}}}')
     return "\n".join([*lines, *(["messages = [system]"] if shipped.conversation else [])])
 
 
@@ -164,7 +164,7 @@ def write_answer(shipped: Shipped) -> str:
     return f'print(task, answer, sep="\\n", end="\\n\\n"){kept}'
 
 
-def quote(text: str) -> str:
+def in_python(text: str) -> str:
     """A text as Python writes it in code."""
     return json.dumps(text, ensure_ascii=False)
 
@@ -174,7 +174,7 @@ def fence(language: str, *lines: str) -> str:
     return f"```{language}\n" + "\n".join(lines) + "\n```"
 
 
-def download(shipped: Shipped, *files: str | None) -> list[str]:
+def download_command(shipped: Shipped, *files: str | None) -> list[str]:
     """The command that fetches files of the repository; none for a run that has not been pushed."""
     return [f"hf download {shipped.repo} {' '.join(filter(None, files))} --local-dir ."] if shipped.repo else []
 
