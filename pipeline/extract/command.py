@@ -84,7 +84,7 @@ def extract_by_ray(
     if kind == "jsonl":
         rows.replace(out)
     else:
-        write_format(kind, [extraction for _, extraction in read_rows(rows)], out)
+        write_format(kind, [extraction for _, extraction in read_extractions(rows)], out)
         rows.unlink()
     shutil.rmtree(folder)
     job.unlink()
