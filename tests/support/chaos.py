@@ -16,6 +16,7 @@ writes bench/results/chaos-cpu.json and exits with 1 where anything differed.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import importlib
 import itertools
@@ -56,8 +57,8 @@ LONGEST_WITHOUT_MEMORY = 30.0  # then it is killed, as the kernel would have
 HUNG = 1000  # no process ends so
 COUNTED = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree", "socket.connect"}
 SETTINGS = (
-    "train.max_steps=3", "train.evaluations=3", "train.effective_batch_size=2", "train.report_to=none", "lora.r=4",
-    "lora.lora_dropout=0.1", "eval.max_new_tokens=6", "eval.batch_tokens=1", "export.gguf=f16",
+    "train.max_steps=3", "train.evaluations=3", "train.effective_batch_size=2", "train.eval_f1_articles=1", "lora.r=4",
+    "train.report_to=none", "lora.lora_dropout=0.1", "eval.max_new_tokens=6", "eval.batch_tokens=1", "export.gguf=f16",
 )  # fmt: skip
 STAGES = ("begin", "data", "plan", "evaluate_base", "train", "evaluate", "export", "card")
 REPOSITORY = "tester/Llama-chaos"
@@ -89,8 +90,9 @@ JOBS = (
 
 @dataclass(frozen=True)
 class Moment:
-    """`delay` seconds after the event number `event` of a command, counted from 0."""
+    """`delay` seconds after the event number `event` in a stage, counted from 0."""
 
+    stage: str
     event: int
     delay: float
     kind: str
@@ -110,13 +112,16 @@ class Watch:
 
     def __init__(self, job: Job, notes: Path, moment: Moment | None) -> None:
         self.stage = "run: begin" if job.name == "run" else job.name
-        self.notes, self.moment, self.events = notes, moment, []
+        self.notes, self.moment, self.events, self.left = notes, moment, [], moment.event if moment else 0
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if threading.current_thread() is not threading.main_thread() or not self.counts(event, arguments):
             return
         self.events.append((time.monotonic(), self.stage))
-        if self.moment and len(self.events) == self.moment.event + 1:
+        if self.moment and self.stage == self.moment.stage:
+            self.left -= 1
+            if self.left != -1:
+                return
             if self.moment.delay:
                 timer = threading.Timer(self.moment.delay, self.strike)
                 timer.daemon = True
@@ -140,14 +145,17 @@ class Watch:
             os.kill(os.getpid(), signal.Signals[self.moment.kind])
 
 
-def do(job: Job, folder: Path, notes: Path, moment: Moment | None = None) -> Ended:
-    """Run a command in `folder`, in a process of its own. `notes`: an empty folder for what is known of it afterwards."""
+def do(job: Job, folder: Path, notes: Path, moment: Moment | None, copies: Path | None) -> Ended:
+    """Run a command in `folder`, in a process of its own. `notes`: an empty folder for what is known of it afterwards.
+
+    `copies`: where `folder` is copied to at the start of each stage of a run.
+    """
     shutil.rmtree(notes, ignore_errors=True)
     notes.mkdir()
     sys.stdout.flush()
     child = os.fork()
     if not child:
-        be_command(job, folder, notes, moment)
+        be_command(job, folder, notes, moment, copies)
     starved = moment is not None and moment.kind == "memory"
     deadline, code = time.monotonic() + (LONGEST_WITHOUT_MEMORY if starved else LONGEST), None
     while code is None:
@@ -165,7 +173,7 @@ def do(job: Job, folder: Path, notes: Path, moment: Moment | None = None) -> End
     return Ended(code, output, struck.read_text(encoding="utf-8") if struck.exists() else None)
 
 
-def be_command(job: Job, folder: Path, notes: Path, moment: Moment | None) -> None:
+def be_command(job: Job, folder: Path, notes: Path, moment: Moment | None, copies: Path | None) -> None:
     """What the forked process does; it never returns."""
     code = 70
     try:
@@ -177,16 +185,18 @@ def be_command(job: Job, folder: Path, notes: Path, moment: Moment | None) -> No
 
         watch, do_stage = Watch(job, notes, moment), run.do_stage
 
-        def noted(folder, name, work):
+        def noted(run, name, work):
             watch.stage = f"run: {name}"
-            do_stage(folder, name, work)
+            if copies:
+                shutil.copytree(folder, copies / watch.stage)
+            do_stage(run, name, work)
 
         run.do_stage = noted
         sys.addaudithook(watch)
         try:
             code = cli.main(job.arguments)
         finally:
-            watch.moment = None
+            watch.moment = None  # what is written from here on is not the command's
             sys.stdout.flush()
         started, ended = watch.events[0][0], time.monotonic()
         events = [(at - started, stage) for at, stage in watch.events]
@@ -289,12 +299,12 @@ class Undisturbed:
         """A moment in `stage`: right before an event, or at any time."""
         own = [number for number, (_, of) in enumerate(self.events) if of == stage]
         if chance.random() < 0.5:
-            return Moment(chance.choice(own), 0.0, kind)
+            return Moment(stage, chance.randrange(len(own)), 0.0, kind)
         last = own[-1] + 1
         end = self.events[last][0] if last < len(self.events) else self.seconds
         at = chance.uniform(self.events[own[0]][0], end)
         before = max(number for number in own if self.events[number][0] <= at)
-        return Moment(before, max(1e-4, at - self.events[before][0]), kind)
+        return Moment(stage, own.index(before), max(1e-4, at - self.events[before][0]), kind)
 
 
 class Place:
@@ -303,12 +313,14 @@ class Place:
     def __init__(self, base: Path, port: int) -> None:
         self.base, self.folder, self.notes, self.port = base, base / "work", base / "notes", port
 
-    def prepare(self, job: Job) -> None:
+    def prepare(self, job: Job, stage: str = "") -> None:
+        """As it is before the command, or where a run begins the stage."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.copytree(self.base / (job.after or "start"), self.folder)
+        at_stage = self.base / "stages" / stage
+        shutil.copytree(at_stage if stage and at_stage.is_dir() else self.base / (job.after or "start"), self.folder)
 
-    def do(self, job: Job, moment: Moment | None = None) -> Ended:
-        return do(job, self.folder, self.notes, moment)
+    def do(self, job: Job, moment: Moment | None = None, copies: Path | None = None) -> Ended:
+        return do(job, self.folder, self.notes, moment, copies)
 
     def results(self, job: Job) -> dict[str, bytes]:
         return results_of(self.folder) | (held_by_hub(self.port) if job.name == "push" else {})
@@ -334,7 +346,7 @@ def undisturbed(job: Job, place: Place) -> Undisturbed:
     for attempt in range(2):
         place.prepare(job)
         with hub_at(place.port):
-            ended = place.do(job)
+            ended = place.do(job, copies=place.base / "stages" if not attempt else None)
             if ended.code not in (0, 1) or not (place.notes / "events").exists():
                 raise SystemExit(f"{job.name}: ended with {ended.code} though nothing disturbed it:\n{ended.output}")
             results = place.results(job)
@@ -342,6 +354,8 @@ def undisturbed(job: Job, place: Place) -> Undisturbed:
             for name in json.loads((place.notes / "modules").read_text(encoding="utf-8")):
                 with suppress(Exception):  # what is made while a program runs cannot be imported
                     importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else every child would look through all that was imported
     if job.after is None:
         shutil.copytree(place.folder, place.base / job.name)
     noted = json.loads((place.notes / "events").read_text(encoding="utf-8"))
@@ -363,7 +377,7 @@ class Trial:
 
 def disturb(job: Job, whole: Undisturbed, moments: Sequence[Moment], place: Place) -> Trial:
     """Do the job with an interruption at each of `moments`, the last time without one."""
-    place.prepare(job)
+    place.prepare(job, moments[0].stage)
     struck, faults, kept = [], [], {}
     with hub_at(place.port):
         for moment in moments:
