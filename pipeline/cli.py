@@ -33,6 +33,16 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+# What the libraries would tell their makers.
+UNTRACKED = {
+    "DO_NOT_TRACK": "1",  # huggingface_hub, transformers, vLLM
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "WANDB_ERROR_REPORTING": "false",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,8 +88,12 @@ def describe_os_error(error: OSError) -> str:
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Their bars and hints would bury ours; they read these variables when they are imported. --debug shows them."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    """Their bars and hints would bury ours, and nothing is to be told to their makers; --debug shows the former.
+
+    They read these variables when they are imported.
+    """
+    for variable, value in (UNTRACKED | {"TOKENIZERS_PARALLELISM": "false"}).items():
+        os.environ.setdefault(variable, value)
     if not debug:
         for variable, value in QUIET.items():
             os.environ.setdefault(variable, value)
