@@ -131,7 +131,9 @@ class Train:
     best_by: Literal["loss", "f1"] = Field("loss", description="the best checkpoint has the least validation loss, or most F1")
     early_stopping_patience: Positive = Field(3, description="evaluations without a gain that end the training")
     seed: Seed = Field(42, description="of the adapter's start, the examples' order and dropout")
-    report_to: Literal["auto", "none", "wandb", "offline"] = Field("auto", description="W&B; auto: where it is logged in")
+    report_to: Literal["auto", "none", "wandb", "offline", "trackio"] = Field(
+        "auto", description="W&B; auto: where it is logged in; trackio: in the run's folder, without an account"
+    )
 
 
 @dataclass(frozen=True, config=RULES)

@@ -240,7 +240,7 @@ def evaluate_run(run: RunFolder) -> dict:
     """The adapter's scores and report, on each split that the settings name; validation first, which calibrates test."""
     splits, variant = sorted(run.settings.eval.splits, reverse=True), run_variant(run.settings)
     scores = {name: read_f1(evaluate_split(run, name, variant)) for name in splits}
-    if "wandb" in run.manifest and "test" in scores:
+    if ("wandb" in run.manifest or run.settings.train.report_to == "trackio") and "test" in scores:
         from pipeline.training.tracking import log_evaluation, start_tracking
 
         start_tracking(run)

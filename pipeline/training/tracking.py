@@ -1,6 +1,8 @@
 """Weights & Biases, when this machine is logged in or on request offline: losses and validation F1 while training,
 and at the end the scores, the plots and the report. It never prompts, and without it nothing else changes: where W&B does not
 answer, what it should have got is kept in the run's folder, for `wandb sync`.
+
+Or Trackio, on request: the same figures in the run's folder, without an account or a network, for `trackio show`.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ import netrc
 import os
 import secrets
 import sys
+from importlib.util import find_spec
 
+from data.schema import InputError
 from pipeline.hub_reach import is_reachable
 from pipeline.run_folder import RunFolder
 
 WANDB = "https://api.wandb.ai"
+PROJECT = "medner"
 LONGEST_INIT, LONGEST_FINISH = 60, 300  # seconds that W&B may keep the job waiting, first and last
 
 
@@ -32,17 +37,26 @@ def has_wandb_login() -> bool:
         return False
 
 
+def tracker_of(report_to: str) -> str:
+    """The integration of transformers' trainer: "wandb", "trackio" or "none"."""
+    return "trackio" if report_to == "trackio" else "wandb" if uses_wandb(report_to) else "none"
+
+
 def start_tracking(run: RunFolder) -> bool:
     """Open this run at W&B, the same W&B run when it goes on; offline where W&B does not answer.
 
-    Returns whether W&B is used.
+    Returns whether W&B is used. For Trackio, which the trainer opens and closes, says where it writes.
     """
+    if run.settings.train.report_to == "trackio":
+        require_trackio()
+        os.environ["TRACKIO_DIR"] = str(run.path.resolve() / "trackio")
+        return False
     if not uses_wandb(run.settings.train.report_to):
         return False
     if "wandb" not in run.manifest:
         run.record(wandb=secrets.token_hex(4))
     os.environ |= {"WANDB_RUN_ID": run.manifest["wandb"], "WANDB_RESUME": "allow", "WANDB_DIR": str(run.path.resolve())}
-    os.environ.setdefault("WANDB_PROJECT", "medner")
+    os.environ.setdefault("WANDB_PROJECT", PROJECT)
     os.environ.setdefault("WANDB_SILENT", "true")
     if run.settings.train.report_to == "offline":
         os.environ["WANDB_MODE"] = "offline"
@@ -75,8 +89,20 @@ def stop_tracking() -> None:
     wandb.finish()
 
 
+def require_trackio() -> None:
+    if not find_spec("trackio"):
+        raise InputError("train.report_to=trackio: the package trackio is not installed: pip install trackio")
+
+
 def log_evaluation(run: RunFolder, metrics: dict) -> None:
-    """The scores as a table and as summary figures, and the report with its plots as an artifact."""
+    """The scores as a table and as summary figures, and the report with its plots as an artifact (Trackio: the figures)."""
+    if run.settings.train.report_to == "trackio":
+        import trackio
+
+        trackio.init(project=PROJECT, name=run.path.name, resume="allow", embed=False)
+        trackio.log({f"test/f1_{task}": figures["f1"] for task, figures in metrics["tasks"].items()})
+        trackio.finish()
+        return
     import wandb
 
     columns = ("precision", "recall", "f1", "tp", "fp", "fn", "support")

@@ -230,7 +230,7 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
     import torch
     from trl import SFTConfig
 
-    from pipeline.training.tracking import uses_wandb
+    from pipeline.training.tracking import PROJECT, tracker_of
 
     train, steps = settings.train, count_steps(settings, examples)
     every = max(1, ceil(steps / train.evaluations))
@@ -278,7 +278,9 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         logging_first_step=True,
         logging_nan_inf_filter=False,  # a loss that is no number stops the training
         disable_tqdm=True,
-        report_to="wandb" if uses_wandb(train.report_to) else "none",
+        report_to=tracker_of(train.report_to),
+        project=PROJECT,
+        trackio_static_space_id=False,  # nothing is published beside what `push` does
         run_name=folder.name,
         seed=train.seed,
         data_seed=train.seed,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ from articles import invent
 
 from data.files import write_jsonl
 from data.readers.rows import document_rows
+from data.schema import InputError
 from pipeline.training import tracking
 from pipeline.training.tracking import uses_wandb
 
@@ -58,6 +62,26 @@ def test_a_key_or_a_server_that_will_not_do_is_a_line_and_no_end(tmp_path, monke
         monkeypatch.setattr(tracking, "LONGEST_INIT", 2)
         fault = tracking.open_online(SimpleNamespace(manifest={"wandb": "ab12"}, path=tmp_path))
     assert fault and "\n" not in fault
+
+
+@pytest.mark.slow
+def test_trackio_keeps_losses_and_scores_in_the_runs_folder_offline(tmp_path):
+    pytest.importorskip("trackio")
+    settings = {"train.report_to": "trackio", "train.max_steps": 2, "train.evaluations": 1}
+    run_with_wandb(tmp_path, settings, {"HF_HUB_OFFLINE": "1"})
+    (database,) = (tmp_path / "run" / "trackio").glob("*.db")
+    with closing(sqlite3.connect(database)) as kept:
+        rows = [json.loads(row) for (row,) in kept.execute("SELECT metrics FROM metrics")]
+    logged = {name for row in rows for name in row}
+    assert {"train/loss", "eval/loss", "test/f1_chemicals", "test/f1_relations"} <= logged
+    assert not (tmp_path / ".cache" / "huggingface" / "trackio").exists() and not (tmp_path / "run" / "wandb").exists()
+
+
+def test_trackio_that_is_not_installed_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    run = SimpleNamespace(settings=SimpleNamespace(train=SimpleNamespace(report_to="trackio")), path=tmp_path)
+    with pytest.raises(InputError, match="pip install trackio"):
+        tracking.start_tracking(run)
 
 
 def run_with_wandb(folder, settings, environment):
