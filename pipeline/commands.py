@@ -310,6 +310,7 @@ def serve_command(options: argparse.Namespace) -> Outcome:
 
 
 def parity_command(options: argparse.Namespace) -> Outcome:
+    """Two models compared stage by stage: whether they answer alike, and where they part."""
     from pipeline.compare_models import Pair, compare_models
 
     pair = Pair(options.a, options.b, options.like, options.layout, options.max_new_tokens)

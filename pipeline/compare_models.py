@@ -120,6 +120,7 @@ def open_side(name: str, asked: Asked) -> Iterator[Side]:
 
 
 def is_lossy_file(path: Path) -> bool:
+    """Whether a GGUF file has fewer bits than 16-bit or q8_0, by the type that it names."""
     from gguf import LlamaFileType
 
     kind = LlamaFileType(read_metadata(path).fields.get("general.file_type", 0)).name
@@ -174,6 +175,7 @@ def compare_rows(documents: Sequence[Document], a: Rows, b: Rows, least: float) 
 
 
 def render(result: Mapping[str, Any]) -> str:
+    """For a terminal: one line a stage, whether both models are the same there and by how much not."""
     stages = result["stages"]
     lines = [f"A: {result['a']}", f"B: {result['b']}", f"{result['documents']} documents"]
     for name in ("tokenizer", "template"):
@@ -200,4 +202,5 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def verdict(stage: Mapping[str, Any]) -> str:
+    """`same`, `OTHER`, or a dash where the stage says nothing, all five characters wide."""
     return {True: "same ", False: "OTHER", None: "–    "}[stage["same"]]

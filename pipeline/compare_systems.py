@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from data.schema import TASKS, Document, InputError, JsonObject
 from data.split import read_split_folder
 from data.table import NONE, Table, as_text, percent
+from eval.report.tables import with_interval
 from eval.scoring.baselines import baseline_predictions, learn_dictionary
 from eval.scoring.compare import LEVEL
 from eval.scoring.crf import open_crf, predict_with_crf
@@ -68,10 +69,11 @@ def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> d
 
 
 def systems_table(comparison: JsonObject, split: str) -> Table:
+    """F1 of each system by task with its interval, its faults, and the tasks in which it is ahead of a baseline."""
     rows, baselines = [], [name for name in BASELINES if name in comparison["systems"]]
     tasks = [task for task in TASKS if task in comparison["systems"][DICTIONARY]["tasks"]]
     for name, system in comparison["systems"].items():
-        figures = [with_interval(system["tasks"][task]) for task in tasks]
+        figures = [with_interval(system["tasks"][task]["f1"], system["tasks"][task]["ci95"]) for task in tasks]
         rates = [percent(system["rates"][kind]) for kind in ("duplicate", "truncated")]
         against = system.get("against", {})
         ahead = [", ".join(ahead_in(against[one], comparison["level"])) or NONE if against else "" for one in baselines]
@@ -85,11 +87,6 @@ def systems_table(comparison: JsonObject, split: str) -> Table:
     )
     title = f"{split}: F1 on the same {comparison['documents']:,} articles, percent"
     return Table(header, tuple(rows), title, note, words=columns)
-
-
-def with_interval(figures: Mapping) -> str:
-    bounds = figures["ci95"]
-    return percent(figures["f1"]) + (f" ({percent(bounds[0])}-{percent(bounds[1])})" if bounds else "")
 
 
 def ahead_in(compared: Mapping[str, Mapping], level: float) -> list[str]:

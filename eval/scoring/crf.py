@@ -37,7 +37,7 @@ class Word:
     end: int
 
 
-def split_sentences(article: str) -> Iterator[list[Word]]:
+def words_by_sentence(article: str) -> Iterator[list[Word]]:
     """The article's words, sentence by sentence."""
     edges = [0, *(match.end() for match in SENTENCE_END.finditer(article)), len(article)]
     for start, end in pairwise(edges):
@@ -98,7 +98,7 @@ def train_crf(train: Sequence[Document], path: Path, l2: float = L2) -> Path:
     trainer.set_params({"c1": 0.0, "c2": l2, "max_iterations": ITERATIONS, "feature.minfreq": 0})
     for document in train[:MOST_ARTICLES]:
         names = find_gold_names(document)
-        for words in split_sentences(document.article):
+        for words in words_by_sentence(document.article):
             trainer.append(describe_words(words), label_words(words, names))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -124,7 +124,7 @@ def score_crf(train: Sequence[Document], scored: Scored, path: Path) -> dict[str
 def tag_article(tagger: Any, article: str) -> list[tuple[int, int, str, int]]:
     """The names that the CRF finds, as (start, end, task, number of the sentence)."""
     found: list[tuple[int, int, str, int]] = []
-    for number, words in enumerate(split_sentences(article)):
+    for number, words in enumerate(words_by_sentence(article)):
         for word, label in zip(words, tagger.tag(describe_words(words)), strict=True):
             kind, _, task = label.partition("-")
             if kind == "I" and found and found[-1][2:] == (task, number) and _adjoins(words, found[-1][1], word):

@@ -81,5 +81,5 @@ def read_pairs(adapter: Path, settings: dict, config: dict) -> Iterator[tuple[st
                 lora_b = lora_b * math.sqrt(len(lora_a))
             for part, matrix in (("lora_a", lora_a), ("lora_b", lora_b)):
                 if not abs(matrix).max() <= LARGEST:
-                    raise InputError(f"{adapter}: {target} has a value that float16 cannot hold: the adapter has diverged")
+                    raise InputError(f"{adapter}: {target} has a value beyond float16's range: the adapter has diverged")
                 yield f"{tensor_name(target)}.{part}", numpy.ascontiguousarray(matrix, dtype=numpy.float16)

@@ -48,7 +48,7 @@ class Cluster:
 
 
 class Worker:
-    """What a Ray actor holds: the model. Called with a block of texts, it gives a block of results."""
+    """The model, kept by a Ray actor. Called with a block of texts, it gives a block of results."""
 
     def __init__(self, model: str, settings: Mapping[str, Any]):
         self.extractor = load_extractor(model, **settings)

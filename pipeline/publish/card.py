@@ -57,7 +57,7 @@ def write_card(run: Path) -> str:
         f"---\n{render_metadata(facts)}\n---",
         f"# {facts.name}\n\n{render_opening(facts)}",
         f"## Results\n\n{render_results(facts.metrics)}",
-        f"## What is shipped answers as what was trained\n\n{render_comparison(facts.parity)}",
+        f"## What is shipped answers as what was trained\n\n{render_shipped(facts.parity)}",
         f"## Data\n\n{render_data(facts)}",
         f"## Training\n\n{render_training(facts)}",
         f"## Use\n\n{render_use(describe_shipped(facts))}",
@@ -199,7 +199,7 @@ def render_results(metrics: Mapping | None) -> str:
     return "\n\n".join(blocks)
 
 
-def render_comparison(parity: Mapping | None) -> str:
+def render_shipped(parity: Mapping | None) -> str:
     """How far each exported file's answers are from the adapter's."""
     if not parity or not parity["models"]:
         return "No exported file was compared with the adapter."

@@ -6,7 +6,7 @@ import pytest
 
 from data.sample.build import sample_documents
 from data.schema import Document, Mention, Relation
-from eval.scoring.crf import find_gold_names, label_words, open_crf, predict_with_crf, score_crf, split_sentences, train_crf
+from eval.scoring.crf import find_gold_names, label_words, open_crf, predict_with_crf, score_crf, train_crf, words_by_sentence
 from eval.scoring.score import match_answers, score_predictions
 
 ARTICLE = Document(
@@ -18,7 +18,7 @@ ARTICLE = Document(
 
 def test_words_are_labelled_by_the_longest_name():
     names = find_gold_names(ARTICLE)
-    sentences = list(split_sentences(ARTICLE.article))
+    sentences = list(words_by_sentence(ARTICLE.article))
     labelled = [[(word.text, label) for word, label in zip(s, label_words(s, names), strict=True)] for s in sentences]
     assert [label for _, label in labelled[0]] == ["B-chemicals", "O", "B-diseases", "I-diseases", "O"]
     assert [text for text, label in labelled[1] if label == "B-diseases"] == ["tremor"]
