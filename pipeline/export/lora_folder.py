@@ -64,7 +64,7 @@ def lora_command(alone: Alone, context: int) -> str:
 
 
 def write_modelfiles(run: RunFolder, lora: Path, context: int) -> None:
-    """Beside the LoRA file: an Ollama Modelfile for it, one for the safetensors adapter where Ollama can use that, README.md."""
+    """Beside the LoRA file: an Ollama Modelfile for it, one for the safetensors adapter if Ollama can use it, README.md."""
     folder, adapter = lora.parent, run.path / "adapter"
     facts = json.loads((adapter / "medner.json").read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(adapter)
