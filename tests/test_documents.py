@@ -30,6 +30,7 @@ OTHERS = set(
         "cd",
         "ollama",
         "llama-server",
+        "ray",
         "vllm",
         "docker",
         "torchrun",

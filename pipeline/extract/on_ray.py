@@ -41,10 +41,14 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """`address`: a Ray cluster's; "local" starts one here for the job. `workers`: None is one a GPU, or else one a core."""
+    """`address`: a Ray cluster's; "local" starts one here for the job. `workers`: None is one a GPU, or else one a core.
+
+    `threads`: of each worker; None shares the cores out.
+    """
 
     address: str = "local"
     workers: int | None = None
+    threads: int | None = None
 
 
 class Worker:
@@ -114,6 +118,7 @@ def run_workers(model: str, settings: Mapping[str, Any], folder: Path, cluster: 
         # Kept until the results are gathered: without it, a job that is killed meanwhile would do everything again.
         context.checkpoint_config = CheckpointConfig("id", str(folder / "done"), delete_checkpoint_on_success=False)
         workers, claim, threads = share_out(ray.cluster_resources(), cluster.workers)
+        threads = cluster.threads or threads
         count = parquet.read_metadata(folder / "texts.parquet").num_rows
         print(f"{count} texts; workers: {workers}, threads of each: {threads}", file=sys.stderr)
         texts = ray.data.read_parquet(str(folder / "texts.parquet"))
