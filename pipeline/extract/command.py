@@ -187,6 +187,8 @@ def extract_sources(
         raise InputError("nothing to read: give a text, files, folders, - for standard input, or --pmid")
     if cluster and not out:
         raise InputError("--ray: give --out, the file that the workers' results are gathered in")
+    if out and explain:
+        raise InputError("--explain: only for what is printed; JSONL has every place, sentence and what was left out")
     kind = choose_format(out, kind) if out else None
     texts = read_texts(sources, sys.stdin, pmids)
     first = next(texts)  # a path that is not there is told before a model is loaded

@@ -61,6 +61,16 @@ def test_what_is_less_sure_is_left_out():
     assert next(Extractor(answer, ASKED, min_confidence=0.85)([CASES[0]])).entities
 
 
+def test_what_is_explained_is_where_each_name_stands_and_what_was_left_out(extractions):
+    shown = render_text(extractions[0], explain=True).splitlines()
+    at = shown.index("    lithium  0.90")
+    assert shown[at + 1] == "      stands at 9-16, 56-63: Lithium caused tremor."
+    assert shown[-1] == "  left out: 3 repeated, 1 not in the text"
+    assert "stands at" not in render_text(extractions[0])
+    unsure = next(Extractor(answer, ASKED, min_confidence=0.95)([CASES[0]]))
+    assert "3 under the confidence" in render_text(unsure, explain=True)
+
+
 def test_a_text_that_comes_again_is_asked_once():
     asked = []
 
@@ -243,6 +253,7 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(tmp_path, kind):
         (["missing.txt", "--model", "."], "missing.txt: no such file"),
         (["Lithium helped.", "--model", "tests", "--keep-unwritten"], "only with --plain"),
         (["Lithium helped.", "--model", "tests", "--out", "x.unknown"], "say the format with --to"),
+        (["Lithium helped.", "--model", "tests", "--out", "x.txt", "--explain"], "--explain: only for what is printed"),
         (["Lithium helped.", "--model", "tests"], "no medner.json"),
     ],
 )

@@ -22,6 +22,7 @@ from bench import extraction
 from bench.extraction import check, inexact_places
 from data.readers.pubtator import read_pubtator
 from data.schema import Document
+from pipeline.cli import main
 from pipeline.extract.extractor import Extractor
 
 FILES = Path(__file__).parents[1] / "files"
@@ -46,6 +47,27 @@ def test_the_first_answer_takes_less_than_five_seconds_of_the_processor(gguf):
     assert len(json.loads(out)["documents"]) == 1
     used = after.children_user + after.children_system - before.children_user - before.children_system
     assert used < 5, "imports, loading and answering"
+
+
+def test_the_filters_are_offered_by_the_command(gguf, capsys):
+    """What is not in the text is never listed, grounded or plain; a threshold leaves out, and --explain says how much."""
+    text = "Zoltamine-induced gout came with berazepam, and norberazepam after it, in two of nine patients with hypertension."
+
+    def found(*more: str) -> dict:
+        assert main(["extract", text, "--model", str(gguf), "--json", *more]) == 0
+        (document,) = json.loads(capsys.readouterr().out)["documents"]
+        return document
+
+    grounded, plain = found(), found("--plain")
+    assert grounded["entities"] and "not in the text" not in grounded["dropped"]
+    assert all(entity["spans"] for one in (grounded, plain) for entity in one["entities"])
+    sure = sorted(entity["confidence"] for entity in grounded["entities"])
+    above = found("--min-confidence", str(sure[-1]))
+    assert [entity["confidence"] for entity in above["entities"]] == [one for one in sure if one >= sure[-1]]
+    assert above["dropped"]["under the confidence"] > 0
+    assert main(["extract", text, "--model", str(gguf), "--min-confidence", str(sure[-1]), "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert "stands at " in shown and "under the confidence" in shown.splitlines()[-1]
 
 
 @pytest.mark.slow
