@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -212,25 +212,25 @@ def render_parity(parity: Mapping) -> str:
         change = f"F1 {100 * facts['micro']['change']:+.1f} points (95 %: {low:+.1f} to {high:+.1f})"
         equal = f"{facts['exact_completions']:.1%} of answers to the letter the adapter's"
         lines.append(f"{name}: {SHOWN[decide(facts)]}, {change}, {equal}")
-        lines += [f"  {line}" for line in describe_failures(parity, name)]
+        lines += [f"  {line}" for line in describe_failures(facts)]
         if decide(facts) != "failed" and (power := describe_power(facts, parity["documents"])):
             lines.append(f"  {power}")
     return "\n".join(lines)
 
 
 def describe_power(facts: Mapping, documents: int) -> str:
-    """Whether so many documents can pass a good file and refuse a bad one, as such checks would go if repeated."""
+    """What a check with so many documents can tell, and about how many it takes where they are too few."""
     power = overall_power([facts["micro"], *facts["tasks"].values()])
     if power is None:
         return ""
-    passing = int(100 * power["lossless_passes"])
-    if power["lossless_passes"] < 0.95:
-        needed = round_up(power["documents"])
-        few = f"{documents} validation articles are too few: even a file that loses nothing would pass"
-        return f"{few} {passing} of 100 such checks; about {needed:,} would do"
-    lost = 100 * facts["micro"]["power"]["refused_from"]
-    enough = f"{documents} validation articles are enough: a file that loses nothing passes {passing} of 100 such checks"
-    return f"{enough}, one that loses {lost:.1f} points or more at most 5"
+    passing, lost = int(100 * power["lossless_passes"]), 100 * facts["micro"]["power"]["refused_from"]
+    enough = power["lossless_passes"] >= 0.95
+    if decide(facts) == "passed" or enough:
+        few = "" if enough else f"; with about {round_up(power['documents']):,} it would pass nearly all"
+        told = f"{passing} of 100 files that lose nothing, and at most 5 of 100 that lose {lost:.1f} points"
+        return f"a check with {documents} validation articles passes {told}{few}"
+    few = f"{documents} validation articles are too few: of 100 files that lose nothing such a check would pass {passing}"
+    return f"{few}; about {round_up(power['documents']):,} would do"
 
 
 def round_up(count: int) -> int:
@@ -239,19 +239,16 @@ def round_up(count: int) -> int:
     return -(-count // unit) * unit
 
 
-def describe_failures(parity: Mapping, *names: str) -> Iterable[str]:
-    """Why each model, or each of those named, did not pass that did not, a line a reason."""
-    for name, facts in parity["models"].items():
-        if facts["passed"] or names and name not in names:
-            continue
-        prompts = facts.get("prompts", 0)
-        if facts.get("identical_prompts", prompts) != prompts:
-            yield f"{name}: {prompts - facts['identical_prompts']} of {prompts} prompts become other tokens than in training"
-        if facts["exact_completions"] < facts["least_exact"]:
-            yield f"{name}: {facts['exact_completions']:.1%} of answers are equal, fewer than {facts['least_exact']:.0%}"
-        for task, change in {"all items": facts["micro"], **facts["tasks"]}.items():
-            if not change["passed"]:
-                low, high = (100 * bound for bound in change["ci95"] or (0, 0))
-                shown = "it lost" if high < 0 else "so large a loss is neither shown nor excluded"
-                limit = f"may lose {100 * change['may_lose']:.0f}"
-                yield f"{name}: {task} F1 {100 * change['change']:+.1f} points ({low:+.1f} to {high:+.1f}), {limit}: {shown}"
+def describe_failures(facts: Mapping) -> Iterator[str]:
+    """Why a model did not pass, a line a reason; none where it did."""
+    prompts = facts.get("prompts", 0)
+    if facts.get("identical_prompts", prompts) != prompts:
+        yield f"{prompts - facts['identical_prompts']} of {prompts} prompts become other tokens than in training"
+    if facts["exact_completions"] < facts["least_exact"]:
+        yield f"{facts['exact_completions']:.1%} of answers are equal, fewer than {facts['least_exact']:.0%}"
+    for task, change in {"all items": facts["micro"], **facts["tasks"]}.items():
+        if not change["passed"]:
+            low, high = (100 * bound for bound in change["ci95"] or (0, 0))
+            shown = "a loss is shown" if high < 0 else "so large a loss is neither shown nor excluded"
+            limit = f"may lose {100 * change['may_lose']:.0f}"
+            yield f"{task}: F1 {100 * change['change']:+.1f} points ({low:+.1f} to {high:+.1f}), {limit}: {shown}"

@@ -124,7 +124,7 @@ def test_a_file_that_answers_otherwise_fails_the_whole_job(exporting, tmp_path, 
     shown = capsys.readouterr().out
     (file,) = (good / "export").glob("*.f16.gguf")
     assert f"{file.name}: UNDECIDED, F1 +0.0 points" in shown
-    assert "3 validation articles are too few: even a file that loses nothing would pass 0 of 100 such checks" in shown
+    assert "3 validation articles are too few: of 100 files that lose nothing such a check would pass 0" in shown
     before = read_parity(good)["models"][file.name]
     assert main(["export", str(good), "--gguf", "q8_0"]) == 1
     both = read_parity(good)
