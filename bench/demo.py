@@ -28,11 +28,11 @@ TESTS = Path(__file__).parents[1] / "tests" / "pipeline" / "test_demo.py"
 def run_demo(seed: int, threads: int) -> dict:
     """{"seed", "threads", "tests": {"passed": n, …}, "seconds": {stage: s}, "f1": {task: F1}, "parity": {quant: …}}."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", str(TESTS), "-q", "-p", "no:cacheprovider", "--basetemp", f"{folder}/pytest"]
+        command = [sys.executable, "-m", "pytest", str(TESTS), "-p", "no:cacheprovider", "--basetemp", f"{folder}/pytest"]
         environment = os.environ | {"MEDNER_DEMO_SEED": str(seed), "OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         print(done.stdout, file=sys.stderr)
-        (run,) = Path(folder).glob("pytest/demo*/run")
+        run = Path(folder) / "pytest" / "demo0" / "run"
         last = done.stdout.strip().splitlines()[-1]
         tests = {kind: int(count) for count, kind in re.findall(r"(\d+) (passed|failed|error)", last)}
         return {"seed": seed, "threads": threads, "tests": tests, **read_demo(run)}
