@@ -121,7 +121,7 @@ def letter_case_duplicates(documents: Sequence[Document]) -> JsonObject:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Raises InputError where the path is no tokenizer.json."""
+    """The tokenizer in a tokenizer.json, for `--tokenizer`. Raises InputError where the path is none."""
     from tokenizers import Tokenizer
 
     if not path.is_file():
@@ -208,7 +208,7 @@ def describe_row_split(rows: JsonObject | None) -> str:
 
 
 def render_leaks(leaks: JsonObject) -> list[str]:
-    """The verdict in lines for a terminal."""
+    """Whether the split leaks and what, in lines for a terminal."""
     if not leaks["leaking"]:
         return ["no leak between splits"]
     answers = ", ".join(f"{count} {task} ({leaks['answer_shares'][task]:.0%})" for task, count in leaks["answers"].items())

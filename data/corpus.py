@@ -20,7 +20,7 @@ class Corpus:
 
 
 def read_corpus(path: str | Path) -> Corpus:
-    """Raises InputError where the file is none of the three formats, or breaks its own."""
+    """The documents of a file. Raises InputError where it is none of the three formats, or breaks its own."""
     path = Path(path)
     kind = detect_format(path)
     if kind == "instruct":

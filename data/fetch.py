@@ -64,7 +64,7 @@ def fetch_bc5cdr(out: Path, source: str | None = None, sha256: str | None = None
 
 
 def download(address: str) -> bytes:
-    """What stands at the address. Raises ConnectionError where it cannot be had whole."""
+    """The bytes at the address. Raises ConnectionError where they cannot be read."""
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
             content: bytes = answer.read(LARGEST + 1)

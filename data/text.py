@@ -196,5 +196,5 @@ class NameIndex:
 
 
 def find_names(names: Iterable[str], text: str) -> list[tuple[int, int, str]]:
-    """As `NameIndex.find`, for names that are looked for in one article only."""
+    """`NameIndex.find` of names that are looked for in one article only."""
     return NameIndex(names).find(text)

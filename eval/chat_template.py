@@ -40,7 +40,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """`encode` reads text as ordinary characters, special tokens never; `end` is the token that ends an answer."""
+    """A tokenizer's chat template, cut into turns.
+
+    `encode` reads text as ordinary characters, special tokens never; `end` is the token that ends an answer.
+    """
 
     turns: tuple[Turn, ...]
     encode: Callable[[str], list[int]]
@@ -100,7 +103,9 @@ def read_template(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
 def build_template(
     render: Callable[[Sequence[Message]], str], encode: Callable[[str], list[int]], special: Mapping[str, int]
 ) -> ChatTemplate:
-    """`render` writes messages up to where the next answer goes; `special`: the text of each special token -> its id.
+    """The template as `render` shows it.
+
+    `render` writes messages up to where the next answer goes; `special`: the text of each special token -> its id.
 
     Raises InputError where no special token of its own ends an answer.
     """

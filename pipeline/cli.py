@@ -79,7 +79,7 @@ def interrupt(*_: object) -> None:
 
 
 def describe_os_error(error: OSError) -> str:
-    """The path first, then what is wrong with it and what to do."""
+    """An OSError in one line: the path first, then what is wrong with it and what to do."""
     name = error.filename or error.filename2
     if error.errno not in OF_THE_PLACE or name is None and error.errno not in FULL:
         return f"{type(error).__name__}: {error}"

@@ -75,7 +75,7 @@ Projections = Annotated[tuple[Literal[PROJECTIONS], ...], BeforeValidator(read_p
 
 @dataclass(frozen=True, config=RULES)
 class Data:
-    """`file` is split here; or `train`, `validation` and `test` are a split that is kept as given."""
+    """The corpus. `file` is split here; or `train`, `validation` and `test` are a split that is kept as given."""
 
     file: str | None = Field(None, description="corpus to split 80/10/10 by article (--data)")
     train: str | None = Field(None, description="training corpus of a split of your own")

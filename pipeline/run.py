@@ -209,7 +209,7 @@ def evaluate_base(run: RunFolder) -> dict:
 
 
 def train_run(run: RunFolder) -> dict:
-    """Split -> adapter/."""
+    """Train the adapter on the train split, validate on the other, and write adapter/ with how it must be asked."""
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
     from pipeline.training.loss_mask import encode_documents, owners_of
     from pipeline.training.tracking import start_tracking, stop_tracking

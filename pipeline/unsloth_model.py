@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool) -> PreTrainedModel:
-    """Through Unsloth's patched model and its fused LoRA kernels. Every argument is given: its defaults change."""
+    """The base; with the adapter at `adapter`; or, if `trainable`, with a fresh LoRA in Unsloth's fused kernels.
+
+    Every argument is given, since its defaults change.
+    """
     from unsloth import FastLanguageModel
 
     model, _ = FastLanguageModel.from_pretrained(**unsloth_base_arguments(settings))
@@ -78,12 +81,14 @@ def unsloth_lora_arguments(settings: Settings) -> dict:
 
 
 def unsloth_checkpointing(settings: Settings) -> str | bool:
-    """ "unsloth" keeps each layer's input in the machine's memory."""
+    """The `use_gradient_checkpointing` to give: "unsloth" keeps each layer's input in the machine's memory."""
     return "unsloth" if settings.train.gradient_checkpointing else False
 
 
 def find_unfused(model: PreTrainedModel, settings: Settings) -> list[str]:
-    """Where Unsloth left its fused LoRA kernels: it marks each layer that it gave them, and says nothing of others.
+    """A warning where Unsloth left its fused LoRA kernels, else none.
+
+    It marks each layer that it gave them, and says nothing of others.
 
     Attention carries `apply_qkv` and `apply_o`, the feed-forward a `forward` of its own, all named apply_lora_*.
     """

@@ -33,7 +33,9 @@ ADDRESS = ("http://", "https://")
 
 @dataclass(frozen=True)
 class Variant:
-    """`model`: a folder, a Hub id, a GGUF file or a server's address; None for what the run itself has for the engine.
+    """Who answers a run's articles, and how.
+
+    `model`: a folder, a Hub id, a GGUF file or a server's address; None for what the run itself has for the engine.
 
     `untuned`: the base model without the adapter. `given_entities`: gold's names are given, and relations alone are asked.
     `logprobs`: keep the log-probability of each token with the answers.

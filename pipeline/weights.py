@@ -13,7 +13,7 @@ ADAPTER = "adapter_model.safetensors"
 
 
 def hash_file(path: Path) -> str:
-    """sha256 in hexadecimal digits."""
+    """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 

@@ -120,7 +120,10 @@ def parse_infons(element: Element) -> dict[str | None, str]:
 
 
 def read_bioc(path: str | Path) -> list[Document]:
-    """Raises InputError naming the file, and the line or the document, for broken XML, a bad offset or a duplicate id."""
+    """The documents of a BioC XML file.
+
+    Raises InputError naming the file, and the line or the document, for broken XML, a bad offset or a duplicate id.
+    """
     documents = [_read_document(element, path) for element in parse_documents(read_pieces(path), path)]
     if not documents:
         raise InputError(f"{path}: BioC without a <document>")

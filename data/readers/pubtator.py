@@ -31,7 +31,8 @@ BLANK = "".join(map(chr, range(33)))
 @dataclass(frozen=True)
 class Line:
     """A line that is not blank. `kind` is "title" or "text" (fields: id, text), "mention", "relation" (the fields between
-    tabs), "marked" (an annotation that contains a title's or text's marker) or "broken" (no tab)."""
+    tabs), "marked" (an annotation that contains a title's or text's marker) or "broken" (no tab).
+    """
 
     number: int
     kind: str
@@ -59,7 +60,10 @@ def _has_offsets(fields: tuple[str, ...]) -> bool:
 
 
 def read_pubtator(path: str | Path) -> list[Document]:
-    """Raises InputError naming file:line for a broken line, a bad offset, a duplicate id, or another format."""
+    """The documents of a PubTator file.
+
+    Raises InputError naming file:line for a broken line, a bad offset, a duplicate id, or another format.
+    """
     documents, places = [], []
     for block in _blocks(path):
         documents.append(_read_block(block, path))

@@ -28,7 +28,10 @@ class Server:
 
 @contextmanager
 def open_server(url: str, *, timeout: float, attempts: int = 5, pause: float = 1.0, key: str | None = None) -> Iterator[Server]:
-    """`timeout`: seconds without an answer after which a request is tried again; `key` is sent as a bearer token."""
+    """A client of a server, closed after the block.
+
+    `timeout`: seconds without an answer after which a request is tried again; `key` is sent as a bearer token.
+    """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     waits = httpx.Timeout(timeout, connect=min(timeout, 10))
     with httpx.Client(base_url=url, headers=headers, timeout=waits) as client:

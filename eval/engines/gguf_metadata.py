@@ -41,7 +41,10 @@ class Metadata:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Raises InputError for a file that is missing, no GGUF file of version 2 or 3, or cut off."""
+    """The fields and the list of tensors of a GGUF file.
+
+    Raises InputError for a file that is missing, no GGUF file of version 2 or 3, or cut off.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such GGUF file")
     state = path.stat()

@@ -47,7 +47,9 @@ WARNINGS = {
 
 
 def score_official(gold_path: str | Path, prediction_path: str | Path) -> dict:
-    """Raises InputError where a file is neither PubTator nor BioC.
+    """The official figures of a file of predictions.
+
+    Raises InputError where a file is neither PubTator nor BioC.
 
     Returns {"mention": {"Chemical": {"tp", "fp", "fn", "precision", "recall", "f1"}, "Disease": …, "both": …}, "id": {…},
     "relation": {"CID": …}}, and counts of annotations: "ignored" (predicted, not looked at), "ignored_in_gold", and

@@ -49,7 +49,10 @@ class Annotations:
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Raises InputError where the file is missing, empty, or neither PubTator nor BioC."""
+    """The annotations of a file, read as the official program reads it.
+
+    Raises InputError where the file is missing, empty, or neither PubTator nor BioC.
+    """
     _, first = first_line(path, "replace")
     return _read_bioc(path) if first.lstrip().startswith("<") else _read_pubtator(path, first)
 

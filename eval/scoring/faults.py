@@ -88,7 +88,7 @@ class Sides:
 
 
 def find_faults(scored: Scored) -> list[Fault]:
-    """In the order of documents and tasks, false positives before false negatives."""
+    """Every fault, in the order of documents and tasks, false positives before false negatives."""
     pairs = zip(scored.documents, scored.texts, strict=True)
     return [fault for document, text in pairs for fault in document_faults(document, text, scored)]
 

@@ -56,7 +56,10 @@ class Scored:
 
 
 def match_answers(documents: Sequence[Document], predictions: Predictions) -> Scored:
-    """Raises InputError for an answer that is missing or belongs to no document: nothing is dropped silently."""
+    """The predictions beside gold, compared once.
+
+    Raises InputError for an answer that is missing or belongs to no document: nothing is dropped silently.
+    """
     check_complete(documents, predictions)
     gold = {(document.id, task): index_items(document.gold(task)) for document in documents for task in document.tasks}
     predicted = {key: index_items(predictions[key].items) for key in gold}
@@ -101,7 +104,7 @@ def count_sets(gold: AbstractSet[Any], predicted: AbstractSet[Any]) -> tuple[int
 
 
 def count_documents(documents: Sequence[Document], predictions: Predictions) -> Mapping[str, np.ndarray]:
-    """As `Scored.counts`, for whoever needs no more."""
+    """`Scored.counts` alone: (tp, fp, fn) by task, [documents, 3]."""
     return match_answers(documents, predictions).counts
 
 
@@ -118,7 +121,7 @@ def check_complete(documents: Sequence[Document], predictions: Predictions) -> N
 
 
 def score_predictions(documents: Sequence[Document], predictions: Predictions) -> JsonObject:
-    """As `score_answers`, for whoever needs no more of them."""
+    """`score_answers` of predictions that are compared with gold here."""
     return score_answers(match_answers(documents, predictions))
 
 

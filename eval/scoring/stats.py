@@ -29,7 +29,7 @@ def resample_weights(documents: int, resamples: int = RESAMPLES, seed: int = SEE
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """0/0 is 0."""
+    """part / whole, element by element; 0/0 is 0."""
     quotient: np.ndarray = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
     return quotient
 

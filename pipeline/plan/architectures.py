@@ -97,7 +97,7 @@ def find_architecture(name: str, revision: str | None = None) -> Architecture:
 
 
 def read_architecture(path: Path, name: str) -> Architecture:
-    """Raises InputError where `path` is not the config.json of a decoder of this kind."""
+    """The shape in a config.json. Raises InputError where `path` is not that of a decoder of this kind."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind, config = config.get("model_type", ""), config.get("text_config", config)

@@ -33,8 +33,8 @@ WAYS = {"cuda": ((False, False), (True, False), (True, True)), "cpu": ((False, F
 
 @dataclass(frozen=True)
 class Plan:
-    """`settings` without a None where the plan decides, and estimates: `memory` in bytes by part, `disk` in bytes, `seconds`
-    (least, most) by part. `warnings`: what will be slower or riskier than it needs to be.
+    """What a job would do: `settings` without a None where the plan decides, and what was counted, `memory` in bytes by part,
+    `disk` in bytes, `seconds` (least, most) by part. `warnings`: what will be slower or riskier than it needs to be.
     """
 
     settings: Settings
@@ -48,7 +48,10 @@ class Plan:
 
 
 def plan_corpus(settings: Settings, files: Mapping[str, Path], gpu: str | None) -> Plan:
-    """`files`: a corpus to split ("file"), or one a split; none: 1,000 usual abstracts. Raises InputError if nothing fits."""
+    """The plan for a corpus. Raises InputError if nothing fits.
+
+    `files`: a corpus to split ("file"), or one a split; none: 1,000 usual abstracts.
+    """
     device = named_device(gpu) if gpu else detect_device()
     architecture = find_architecture(settings.model.name, settings.model.revision)
     corpora = {name: read_corpus(path).documents for name, path in files.items()}
@@ -57,7 +60,7 @@ def plan_corpus(settings: Settings, files: Mapping[str, Path], gpu: str | None) 
 
 
 def make_plan(settings: Settings, architecture: Architecture, device: Device, lengths: Lengths) -> Plan:
-    """Raises InputError, naming the setting to change, where nothing fits or settings contradict each other."""
+    """The plan of a job. Raises InputError, naming the setting to change, where nothing fits or settings contradict."""
     check_settings(settings, device)
     settings = settle_length(settings, architecture.max_position_embeddings, lengths)
     found = choose_settings(settings, architecture, device, lengths)

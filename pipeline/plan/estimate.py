@@ -79,7 +79,7 @@ def layer_activations(settings: Settings, model: Architecture, longest: int) -> 
 
 
 def position_bytes(settings: Settings, model: Architecture) -> int:
-    """Of one position while answering: keys and values, twice (a batch that rows join is copied); one layer being read."""
+    """Bytes of a position while answering: keys and values twice (a batch that rows join is copied), one layer being read."""
     cache = 2 * 2 * model.num_hidden_layers * model.key_size
     return (cache + 3 * model.intermediate_size + 6 * model.hidden_size) * element_bytes(settings)
 

@@ -22,7 +22,10 @@ DRIVERS = {580: "requirements.txt", 525: "requirements-cuda12.txt"}
 
 @dataclass(frozen=True)
 class Device:
-    """`memory`: bytes of one device; `count` of them train together. `cores`: those of a CPU, 0 for a GPU."""
+    """A GPU or this machine's CPU.
+
+    `memory`: bytes of one device; `count` of them train together. `cores`: those of a CPU, 0 for a GPU.
+    """
 
     name: str
     kind: Literal["cuda", "cpu"]

@@ -61,7 +61,7 @@ class Lengths:
 
 
 def usual_lengths() -> Lengths:
-    """Of the BC5CDR abstracts, split 80/10/10: about 450 tokens, three questions and three answers of 30."""
+    """The lengths of the BC5CDR abstracts, split 80/10/10: about 450 tokens, three questions and three answers of 30."""
     train, other = (Chats((465,) * count, (95,) * count, ("?",) * count) for count in (800, 100))
     return Lengths(train, other, other, dict.fromkeys(TASKS, 130), 390)
 
@@ -78,7 +78,10 @@ def estimate_lengths(split: Mapping[str, Sequence[Document]], settings: Settings
 def count_lengths(
     tokenizer: PreTrainedTokenizerBase, split: Mapping[str, Sequence[Document]], settings: Settings, share: float = 1.0
 ) -> Lengths:
-    """Of the very examples that training reads. `split` may lack validation and test; `share`: the model's tokens for each."""
+    """The lengths of the very examples that training reads.
+
+    `split` may lack validation and test. `share`: the model's tokens for each of `tokenizer`'s, 1 for its own.
+    """
     layout, chats = settings.train.layout, {}
     for name, documents in split.items():
         examples = encode_documents(tokenizer, documents, layout)

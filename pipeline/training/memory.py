@@ -67,7 +67,7 @@ def halve_batch(settings: Settings) -> Settings:
 
 
 def free_memory(model: PreTrainedModel, adapter: dict) -> None:
-    """Without gradients, and with the adapter's weights from before the attempt."""
+    """Drop the gradients of a failed attempt, and put back the adapter's weights from before it."""
     import torch
 
     model.zero_grad(set_to_none=True)

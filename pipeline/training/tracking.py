@@ -23,7 +23,7 @@ LONGEST_INIT, LONGEST_FINISH = 60, 300  # seconds that W&B may keep the job wait
 
 
 def uses_wandb(report_to: str) -> bool:
-    """When asked for or, on "auto", when this machine is logged in."""
+    """Whether W&B is written to: when asked for or, on "auto", when this machine is logged in."""
     return report_to in ("wandb", "offline") or report_to == "auto" and has_wandb_login()
 
 

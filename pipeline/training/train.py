@@ -226,7 +226,7 @@ def make_adapter_float32(model: PreTrainedModel) -> None:
 
 
 def training_arguments(settings: Settings, examples: int, validate: bool, folder: Path) -> SFTConfig:
-    """Every value is passed: Unsloth rewrites TRL's defaults."""
+    """The settings as TRL's SFTConfig. Every value is passed: Unsloth rewrites TRL's defaults."""
     import torch
     from trl import SFTConfig
 
