@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from data.schema import Document, InputError
 from pipeline.extract.open_model import load_extractor
 from pipeline.extract.results import to_json
+from pipeline.variant import ADDRESS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -117,7 +118,10 @@ def run_workers(model: str, settings: Mapping[str, Any], folder: Path, cluster: 
         context.use_datasource_v2 = False  # it starts 32 processes to read the footer of one file
         # Kept until the results are gathered: without it, a job that is killed meanwhile would do everything again.
         context.checkpoint_config = CheckpointConfig("id", str(folder / "done"), delete_checkpoint_on_success=False)
-        workers, claim, threads = share_out(ray.cluster_resources(), cluster.workers)
+        resources = ray.cluster_resources()
+        if model.endswith(".gguf") or model.startswith(ADDRESS):
+            resources.pop("GPU", None)  # this llama.cpp is a processor's, and a server has cards of its own
+        workers, claim, threads = share_out(resources, cluster.workers)
         threads = cluster.threads or threads
         count = parquet.read_metadata(folder / "texts.parquet").num_rows
         print(f"{count} texts; workers: {workers}, threads of each: {threads}", file=sys.stderr)
@@ -144,7 +148,7 @@ def run_workers(model: str, settings: Mapping[str, Any], folder: Path, cluster: 
 def require_cluster(address: str) -> None:
     """Raises InputError without Ray, or where nothing listens at the address."""
     if importlib.util.find_spec("ray") is None:
-        raise InputError("--ray needs the package ray: pip install 'medner[ray]'")
+        raise InputError("--ray needs the package ray: pip install 'medner[ray]' (or pip install -r requirements-ray.txt)")
     host, _, port = address.rpartition(":")
     if port.isdigit():  # Ray itself asks for minutes
         try:
