@@ -100,8 +100,19 @@ def describe_unusable_gpu() -> str | None:
     """The NVIDIA GPU that this torch cannot use, and what its driver can run; None without one, or where it is hidden."""
     import torch
 
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or torch.cuda.is_available() or not (card := ask_driver()):
+        return None
+    name, driver = card
+    file = requirements_of(driver)
+    build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
+    runs = f"runs the build of: pip install -r {file}" if file else f"is too old for any build: install {min(DRIVERS)} or later"
+    return f"{name} is here, but torch {torch.__version__} cannot use it: it {build}. Its driver ({driver}) {runs}"
+
+
+def ask_driver() -> tuple[str, str] | None:
+    """The first NVIDIA GPU's name and its driver's version, as nvidia-smi says; None without one. Imports no torch."""
     program = shutil.which("nvidia-smi")
-    if not program or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or torch.cuda.is_available():
+    if not program:
         return None
     command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
@@ -109,10 +120,13 @@ def describe_unusable_gpu() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     name, _, driver = said.partition("\n")[0].rpartition(", ")
-    major = driver.partition(".")[0]
-    if not major.isdigit():
-        return None
-    build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
-    file = next((file for least, file in DRIVERS.items() if int(major) >= least), None)
-    runs = f"runs the build of: pip install -r {file}" if file else f"is too old for any build: install {min(DRIVERS)} or later"
-    return f"{name} is here, but torch {torch.__version__} cannot use it: it {build}. Its driver ({driver}) {runs}"
+    return (name, driver) if driver.partition(".")[0].isdigit() else None
+
+
+def requirements_of(driver: str) -> str | None:
+    """The requirements file whose torch a driver runs; None where it is too old for any.
+
+    >>> requirements_of("570.86.10")
+    'requirements-cuda12.txt'
+    """
+    return next((file for least, file in DRIVERS.items() if int(driver.partition(".")[0]) >= least), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import sys
@@ -119,6 +121,16 @@ def test_it_holds_no_outputs_defines_nothing_and_uses_no_command_whose_failure_i
     for source in sources(name):
         commands = [n for n, line in enumerate(source.splitlines()) if line.lstrip().startswith("!")]
         assert all(source.splitlines()[n + 1].lstrip().startswith("assert _exit_code") for n in commands)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_what_it_imports_of_ours_is_there(name):
+    for source in sources(name):
+        code = re.sub(r"^( *)!.*", r"\1pass", source, flags=re.MULTILINE)
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in ("data", "eval", "pipeline"):
+                module = importlib.import_module(node.module)
+                assert not [alias.name for alias in node.names if not hasattr(module, alias.name)], node.module
 
 
 def cell_with(word: str) -> str:
