@@ -50,7 +50,7 @@ def read_demo(run: Path) -> dict:
         "grounded_f1": f1_of(grounded),
         "parity": {
             one["quant"]: {"change": one["micro"]["change"], "ci95": one["micro"]["ci95"]}
-            | {name: one[name] for name in ("passed", "exact_completions")}
+            | {name: one[name] for name in ("verdict", "exact_completions")}
             for one in models
         },
     }
