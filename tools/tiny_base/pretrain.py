@@ -123,7 +123,7 @@ tags: [llama, tiny]
 A Llama of 3.0 million parameters, shaped like Llama 3.2 Instruct (grouped-query attention, tied embeddings, `llama3` rope
 scaling, its split, special tokens and chat), for trying, testing and changing this project on a CPU. It is of no other use.
 
-- **Data**: text invented by `pipeline/tiny_text.py`. It lists genes, species, procedures, tissues, cells, doses, long forms
+- **Data**: text invented by `tools/tiny_base/text.py`. It lists genes, species, procedures, tissues, cells, doses, long forms
   and pairs joined by a verb; it was never asked for chemicals, diseases or their relations, and shares no name with the sample.
 - **Start**: two heads that look back, one that copies, one that finds a word's start, set by hand (`look_back`);
   all else random.
