@@ -92,6 +92,7 @@ def train_adapter(
         "losses": [
             {key: value for key, value in row.items() if key in ("step", "loss", "eval_loss") or key.startswith("eval_f1")}
             for row in state.log_history
+            if "loss" in row or "eval_loss" in row  # not its summary, which is missing after an interruption
         ],
     }
 

@@ -64,7 +64,10 @@ STAGES = ("begin", "data", "plan", "evaluate_base", "train", "evaluate", "export
 REPOSITORY = "tester/Llama-chaos"
 # Locks, and what the trainer keeps for going on: all that may differ, beside times.
 FREE = re.compile(r"/(\.lock(\.json)?|training_args\.bin)$|/checkpoints(-\d+)?/")
-TIMES = re.compile(r'^ *"(finished|created|seconds|training_seconds)": .*\n|[\d.]+ minutes of training', re.MULTILINE)
+# Times, and the batch, which training makes smaller where memory runs out in it.
+TIMES = re.compile(
+    r'^ *"(finished|created|seconds|training_seconds)": .*\n|[\d.]+ minutes of training|^ *"batch": \[[^]]*\],\n', re.MULTILINE
+)
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(?:e-\d+)?|-?\d+(?:\.\d+)?e-\d+")
 CLOSE = 1e-4
 
