@@ -6,9 +6,14 @@ what an interruption or a full disk left.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerState
 
 SEAL = "sealed.json"
+# What safetensors and torch say, in errors of their own, where a file cannot be written to its end.
+NO_ROOM = re.compile(r"os error (27|28|122)\b|inline_container|PytorchStreamWriter|iostream error")
 
 
 class SealedCheckpoints(TrainerCallback):
@@ -54,6 +61,17 @@ def require_finite(model: PreTrainedModel, step: int) -> None:
     """Raises RuntimeError where a trained weight is no number any more."""
     if not all(parameter.isfinite().all() for parameter in model.parameters() if parameter.requires_grad):
         raise RuntimeError(f"the adapter's weights are no longer finite at step {step}; lower train.learning_rate")
+
+
+@contextmanager
+def full_disk_said(folder: Path) -> Iterator[None]:
+    """Turns what libraries raise on a full disk into the OSError that it is, naming `folder`."""
+    try:
+        yield
+    except Exception as error:
+        if NO_ROOM.search(str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
 
 
 def seal(checkpoint: Path) -> None:

@@ -43,7 +43,7 @@ def train_adapter(
     """
     from pipeline.training.attention import fast_attention
     from pipeline.training.callbacks import StopOnSignal, seconds_trained
-    from pipeline.training.checkpoints import last_checkpoint, require_finite
+    from pipeline.training.checkpoints import full_disk_said, last_checkpoint, require_finite
     from pipeline.training.memory import train_within_memory
 
     wait_for_all()
@@ -65,15 +65,17 @@ def train_adapter(
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return trainer
 
-    trainer = train_within_memory(attempt, settings, model)
+    with full_disk_said(folder):
+        trainer = train_within_memory(attempt, settings, model)
     if stop.stopped:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}")
     require_finite(model, trainer.state.global_step)
     if is_first_process():  # one writer, however many devices train
         part = folder / "adapter.part"
         shutil.rmtree(part, ignore_errors=True)
-        trainer.save_model(str(part))
-        tokenizer.save_pretrained(part)
+        with full_disk_said(folder):
+            trainer.save_model(str(part))
+            tokenizer.save_pretrained(part)
         shutil.rmtree(folder / "adapter", ignore_errors=True)  # left by an interruption after it, before the stage was recorded
         part.replace(folder / "adapter")
     trainer.accelerator.wait_for_everyone()

@@ -25,7 +25,7 @@ def test_interruptions_in_every_stage_cost_nothing(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     result = json.loads((tmp_path / "chaos.json").read_text(encoding="utf-8"))
     assert result["n"] >= 20 and result["rows_lost"] == result["rows_twice"] == 0 and not result["faults"]
-    assert result["identical"] + result["last_digits"] == result["trials"]
+    assert result["identical"] + result["last_digits"] + result["smaller_batch"] == result["trials"]
     assert len(result["stages"]) >= 10, "a stage was left out"
 
 

@@ -1,6 +1,9 @@
-"""A training that runs out of memory in a step goes on with a smaller batch and the same examples a step."""
+"""What goes wrong within training: no memory, no room on the disk, a loss that is no number. What was learnt stays."""
 
 from __future__ import annotations
+
+import errno
+import resource
 
 import pytest
 import torch
@@ -115,3 +118,22 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_and_names_the_d
     assert not (tmp_path / "adapter").exists()
     facts = train_adapter(settings, load_model(settings, trainable=True), tiny_tokenizer(), examples, [], tmp_path)
     assert facts["steps"] == 4  # gone on with from step 2
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_as_such_and_the_same_command_goes_on(base, tmp_path):
+    """Files of more bytes than a limit cannot be written: first the adapter's, then the optimiser's."""
+    settings, soft_and_hard = make_settings(base, 4, 1), resource.getrlimit(resource.RLIMIT_FSIZE)
+    train(settings, tmp_path / "whole")
+    saved = tmp_path / "whole" / "checkpoints" / "checkpoint-4"
+    for name in ("adapter_model.safetensors", "optimizer.pt"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((saved / name).stat().st_size - 100, soft_and_hard[1]))
+        try:
+            with pytest.raises(OSError) as full:
+                train(settings, tmp_path / "cut")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, soft_and_hard)
+        assert full.value.errno in (errno.ENOSPC, errno.EFBIG) and str(tmp_path / "cut") in str(full.value.filename)
+    train(settings, tmp_path / "cut")
+    weights = [(tmp_path / run / "adapter" / "adapter_model.safetensors").read_bytes() for run in ("cut", "whole")]
+    assert weights[0] == weights[1]
