@@ -6,9 +6,9 @@ A moment is either right before something happens to a file or a connection (ope
 time in a stage. There the process gets SIGINT, SIGTERM or SIGKILL (which is also what the kernel sends where memory runs out),
 or the system refuses it more memory, and it is killed where it hangs then. Some of those that go on are interrupted once more.
 At the end all files have to be byte for byte those of the undisturbed command, and no answer that was kept may be lost, changed
-or there twice. Two things are counted apart: log-probabilities and what is computed from them, which differ from the fifth digit
-on when an answer is asked in other company than it would have been; and a training that ran out of memory and went on with a
-smaller batch, whose sums are in another order.
+or there twice. Two things are counted apart: log-probabilities and what is computed from them, which differ from the fifth
+digit on when an answer is asked in other company than it would have been; and a training that ran out of memory and went on
+with a smaller batch, whose sums are in another order.
 
 Each command runs in a fork of a process that has the libraries imported already, so that a trial takes seconds. Prints a table,
 writes bench/results/chaos-cpu.json and exits with 1 where anything differed.
@@ -511,7 +511,8 @@ def render(result: dict) -> str:
     note = (
         f"{result['n']} interruptions in {result['trials']} trials. {result['identical']} ended byte for byte as the "
         f"undisturbed command, {result['last_digits']} but for late digits of log-probabilities and what is computed from "
-        f"them, {result['smaller_batch']} after a smaller batch; {result['rows_lost']} answers lost, {result['rows_twice']} twice; {result['seconds']} s"
+        f"them, {result['smaller_batch']} after a smaller batch; {result['rows_lost']} answers lost, "
+        f"{result['rows_twice']} twice; {result['seconds']} s"
     )
     return as_text(Table(header, tuple(rows), words=("kind",), note=note))
 
