@@ -13,6 +13,7 @@ from pathlib import Path
 from data.schema import InputError
 from pipeline.export.names import is_repository
 from pipeline.export.whole_files import whole_folder
+from pipeline.extract.extractor import read_asked, read_gguf_asked
 from pipeline.extract.open_model import adapter_of
 
 PACKAGES = ("data", "eval", "pipeline")
@@ -57,6 +58,8 @@ def export_space(model: str, folder: Path) -> list[str]:
     if source.is_dir():
         source = adapter_of(source)
         refuse_local_base(source)
+    if source.exists():  # a Space has no flags to say how its model is asked
+        (read_gguf_asked if source.is_file() else read_asked)(source)
     name = source.name if source.is_file() else Path(model).resolve().name if source.exists() else model.rpartition("/")[2]
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():

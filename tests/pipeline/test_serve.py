@@ -19,7 +19,9 @@ from fixed_run import make_run
 from known_names import ASKED, answer
 
 from data.schema import InputError
+from pipeline.base_model import TINY
 from pipeline.cli import main
+from pipeline.export.gguf import convert_to_gguf
 from pipeline.extract.extractor import Extractor
 from pipeline.extract.results import Entity, Influence
 from pipeline.serve import page as served_page
@@ -194,3 +196,10 @@ def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr("pipeline.serve.command.find_spec", lambda name: None)
     assert main(["serve", "--model", "x"]) == 2
     assert "pip install 'medner[ui]'" in capsys.readouterr().err
+
+
+def test_a_space_that_could_not_ask_its_model_is_not_written(tmp_path):
+    gguf = convert_to_gguf(TINY, tmp_path / "silent.gguf", "q8_0", {})
+    with pytest.raises(InputError, match=r"silent\.gguf: does not say how it was trained to be asked"):
+        export_space(str(gguf), tmp_path / "space")
+    assert not (tmp_path / "space").exists()
