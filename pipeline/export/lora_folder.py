@@ -56,10 +56,10 @@ def forget_base(run: RunFolder, alone: Alone) -> None:
         alone[1].unlink()
 
 
-def lora_command(alone: Alone, context: int) -> str:
+def lora_command(alone: Alone, context: int, answer_tokens: int) -> str:
     """The llama-server command; its --model is whatever GGUF file of the base is at hand."""
     lora, base = alone
-    command = server_command(f"lora/{base.name}", context, -1)
+    command = server_command(f"lora/{base.name}", context, answer_tokens)
     return f"{command} --lora {shlex.quote(f'lora/{lora.name}')} --chat-template-file lora/chat_template.jinja"
 
 

@@ -46,7 +46,7 @@ def export_run(run: RunFolder, quants: Sequence[str], keep_merged: bool, lora: b
     alone = export_adapter(run, find_base(base, revision), served, describe_model(run)) if lora else None
     parity = check_export(run, documents, merged if keep_merged else None, ggufs, context, alone)
     if alone:
-        command = command or lora_command(alone, served)
+        command = command or lora_command(alone, served, max(settings["max_new_tokens"].values()))
         forget_base(run, alone)
     if merged and not keep_merged:
         shutil.rmtree(merged)
