@@ -42,7 +42,7 @@ def train_adapter(
     each evaluation, beside its loss. Raises KeyboardInterrupt where a signal ended the training, after saving a checkpoint.
     """
     from pipeline.training.attention import fast_attention
-    from pipeline.training.callbacks import StopOnSignal, seconds_trained
+    from pipeline.training.callbacks import StopOnSignal
     from pipeline.training.checkpoints import full_disk_said, last_checkpoint, require_finite
     from pipeline.training.memory import train_within_memory
 
@@ -70,15 +70,29 @@ def train_adapter(
     if stop.stopped:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}")
     require_finite(model, trainer.state.global_step)
+    save_adapter(trainer, tokenizer, folder / "adapter")
+    return describe_training(trainer, len(train))
+
+
+def save_adapter(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write adapter and tokenizer to `folder`, whole or not at all; every process comes back when they are written."""
+    from pipeline.training.checkpoints import full_disk_said
+
     if is_first_process():  # one writer, however many devices train
-        part = folder / "adapter.part"
+        part = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
-        with full_disk_said(folder):
+        with full_disk_said(folder.parent):
             trainer.save_model(str(part))
             tokenizer.save_pretrained(part)
-        shutil.rmtree(folder / "adapter", ignore_errors=True)  # left by an interruption after it, before the stage was recorded
-        part.replace(folder / "adapter")
+        shutil.rmtree(folder, ignore_errors=True)  # left by an interruption after it, before the stage was recorded
+        part.replace(folder)
     trainer.accelerator.wait_for_everyone()
+
+
+def describe_training(trainer: SFTTrainer, examples: int) -> dict:
+    """What the manifest records of a training: steps, batch, seconds, losses by step, and the best step's figures."""
+    from pipeline.training.callbacks import seconds_trained
+
     state = trainer.state
     best = next((row for row in state.log_history if "eval_loss" in row and row["step"] == state.best_global_step), {})
     return {
@@ -89,8 +103,8 @@ def train_adapter(
         "validation_loss": best.get("eval_loss"),
         "validation_f1": best.get("eval_f1"),
         "best_step": state.best_global_step,
-        "examples": len(train),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "examples": examples,
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "losses": [
             {key: value for key, value in row.items() if key in ("step", "loss", "eval_loss") or key.startswith("eval_f1")}
             for row in state.log_history
