@@ -22,6 +22,6 @@ fi
 medner plan --preset t4 "$@"
 medner run --preset t4 --out "$OUT" "$@"
 
-# A file for the laptop, compared with the adapter on the validation articles. About 10 GB of disk while it is made.
+# A file for the laptop, compared with the adapter on the validation articles. About 16 GB of disk, the base included.
 medner export "$OUT" --gguf q8_0
 medner evaluate "$OUT" --cases

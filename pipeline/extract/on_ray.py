@@ -16,13 +16,16 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from data.schema import Document, InputError
+from eval.progress import progress_bar
 from pipeline.extract.open_model import load_extractor
 from pipeline.extract.results import to_json
 from pipeline.variant import ADDRESS
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 8, 256  # documents a block, which is written, and lost, as one
 BLOCKS = 64  # that a job is cut into, where that makes them no smaller or larger
+LOOK_SECONDS = 3  # between two looks at what is written
 ROW_GROUP = 1024  # texts that are in the reader's memory at once
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
@@ -114,7 +118,7 @@ def run_workers(model: str, settings: Mapping[str, Any], folder: Path, cluster: 
         from ray.data.checkpoint import CheckpointConfig
 
         context = DataContext.get_current()
-        context.enable_progress_bars = sys.stderr.isatty()
+        context.enable_progress_bars = False
         context.use_datasource_v2 = False  # it starts 32 processes to read the footer of one file
         # Kept until the results are gathered: without it, a job that is killed meanwhile would do everything again.
         context.checkpoint_config = CheckpointConfig("id", str(folder / "done"), delete_checkpoint_on_success=False)
@@ -126,7 +130,7 @@ def run_workers(model: str, settings: Mapping[str, Any], folder: Path, cluster: 
         count = parquet.read_metadata(folder / "texts.parquet").num_rows
         print(f"{count} texts; workers: {workers}, threads of each: {threads}", file=sys.stderr)
         texts = ray.data.read_parquet(str(folder / "texts.parquet"))
-        texts.repartition(target_num_rows_per_block=min(MOST, max(LEAST, count // BLOCKS))).map_batches(
+        results = texts.repartition(target_num_rows_per_block=min(MOST, max(LEAST, count // BLOCKS))).map_batches(
             Worker,
             fn_constructor_args=(model, dict(settings)),
             compute=ActorPoolStrategy(size=workers),
@@ -134,7 +138,9 @@ def run_workers(model: str, settings: Mapping[str, Any], folder: Path, cluster: 
             batch_format="pyarrow",
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
             **claim,
-        ).write_parquet(str(folder / "results"))
+        )
+        with shown_progress(folder, count):
+            results.write_parquet(str(folder / "results"))
     except ray.exceptions.RayError as error:
         kind, said = cause_of(str(error))
         if kind == "InputError":
@@ -173,12 +179,36 @@ def start_ray(address: str) -> Any:
     return ray
 
 
-def count_done(folder: Path) -> int:
-    """Texts whose results an earlier attempt wrote to their end."""
+def count_done(folder: Path, known: dict[str, int] | None = None) -> int:
+    """Texts whose results are written to their end. `known`: those of files that were counted before; added to."""
     from pyarrow import parquet
 
-    whole = (file for file in (folder / "done").glob("*.parquet") if not file.name.endswith(".pending.parquet"))
-    return sum(parquet.read_metadata(file).num_rows for file in whole)
+    known = {} if known is None else known
+    for file in (folder / "done").glob("*.parquet"):
+        if file.name not in known and not file.name.endswith(".pending.parquet"):
+            known[file.name] = parquet.read_metadata(file).num_rows
+    return sum(known.values())
+
+
+@contextmanager
+def shown_progress(folder: Path, count: int) -> Iterator[None]:
+    """The project's bar over the texts, by what is written; Ray's own bars count blocks of each of its operators."""
+    known: dict[str, int] = {}
+    bar, ended = progress_bar("texts", count, count_done(folder, known), unit="text"), Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            bar.update(count_done(folder, known) - bar.n)
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        bar.update(count_done(folder, known) - bar.n)
+        bar.close()
 
 
 def share_out(resources: Mapping[str, float], wanted: int | None) -> tuple[int, dict[str, float], int]:
