@@ -106,7 +106,7 @@ def describe_training(trainer: SFTTrainer, examples: int) -> dict:
         "examples": examples,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "losses": [
-            {key: value for key, value in row.items() if key in ("step", "loss", "eval_loss") or key.startswith("eval_f1")}
+            {key: row[key] for key in sorted(row) if key in ("step", "loss", "eval_loss") or key.startswith("eval_f1")}
             for row in state.log_history
             if "loss" in row or "eval_loss" in row  # not its summary, which is missing after an interruption
         ],
