@@ -19,6 +19,8 @@ demo: .venv/ready
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
 	$(BIN)/medner run --preset smollm2-135m --data $(DATA) --out runs/real --yes
+	$(BIN)/medner evaluate runs/real --grounded
+	$(BIN)/medner compare runs/real
 
 # Two processes of one thread each: a file's tests stay together, since they share what was trained for them.
 test: .venv/ready-test
