@@ -94,6 +94,7 @@ def measure_training(run: RunFolder, articles: int) -> dict[str, dict]:
 def step(trainer, rows: Sequence[dict]):
     """Forward and backward of one batch, as the trainer does it. Returns its loss."""
     trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # what its loop over batches would set
     return trainer.training_step(trainer.model, trainer._prepare_inputs(trainer.data_collator(rows)))
 
 
