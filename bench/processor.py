@@ -1,7 +1,7 @@
 """A processor's ways to train and to answer, side by side in one run:  python -m bench.processor RUN
 
-RUN is a finished run of `medner run --preset smollm2-135m` (or of another model) with f16 and q8_0 files exported. Its train
-articles are trained on and its test articles answered, by its own adapter. Ratios are to float32 with PyTorch's attention.
+RUN is a run of `medner run --preset smollm2-135m` (or of another model). Its train articles are trained on and, where it is
+finished, its test articles answered by its adapter and its exported files. Ratios are to float32 with PyTorch's attention.
 
     python -m bench.processor RUN [--articles N] [--answered N] [--threads N]
 
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     run = read_run(options.run)
-    training, answering = measure_training(run, options.articles), measure_answering(run, options.answered, options.threads)
+    training = measure_training(run, options.articles)
+    trained = (run.path / "adapter").is_dir()
+    answering = measure_answering(run, options.answered, options.threads) if trained else {}
     report = {
         "device": "cpu",
         "processor": processor_name(),
@@ -174,7 +176,7 @@ def processor_name() -> str:
 
 
 def render(report: dict) -> str:
-    before = {"training": report["training"][AS_BEFORE], "answering": report["answering"][AS_BEFORE]}
+    before = {"training": report["training"][AS_BEFORE], "answering": report["answering"].get(AS_BEFORE)}
     trained = [
         (name, f"{one['tokens_per_second']:,.0f}", f"{one['tokens_per_second'] / before['training']['tokens_per_second']:.2f}",
          f"{one['mean_loss']:.4f}")
@@ -190,7 +192,7 @@ def render(report: dict) -> str:
         Table(("training", "tokens/s", "times float32", "loss"), tuple(trained), where),
         Table(("answering", "documents/s", "times float32", "equal answers"), tuple(answered)),
     ]
-    return join_blocks(map(as_text, tables))
+    return join_blocks(as_text(table) for table in tables if table.rows)
 
 
 if __name__ == "__main__":
