@@ -148,6 +148,6 @@ def test_power_is_what_the_note_says():
 
 def test_500_documents_1000_resamples_take_under_2_seconds():
     counts = invent(500, 10)
-    started = time.perf_counter()
+    started = time.process_time()  # so that other programs do not count
     bootstrap_intervals(counts)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -219,10 +219,11 @@ def test_without_a_network_a_hub_id_is_refused_at_once(name, tmp_path, monkeypat
     for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     command = ["run", "--preset", "tiny", "--data", str(SAMPLE), "--out", str(tmp_path / "run"), "--set", f"model.name={name}"]
-    started = time.monotonic()
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)  # what retries spend, however busy the machine is
     assert main(command) == 2
     err = capsys.readouterr().err
-    assert time.monotonic() - started < 20 and "Retry" not in err and name in err
+    assert sum(waited) < 5 and "Retry" not in err and name in err
 
 
 def test_what_bitsandbytes_says_of_a_kernel_on_a_cpu_is_no_news(capsys):
