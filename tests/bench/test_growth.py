@@ -19,4 +19,5 @@ def test_articles_of_one_template_are_linked_and_counted():
 @pytest.mark.parametrize("name", TEXTS)
 def test_odd_texts_take_far_from_the_square_of_their_length(name):
     short, long = (min(seconds_of(TEXTS[name], length) for _ in range(3)) for length in (2_000, 16_000))
-    assert long < 24 * max(short, 1e-3), "eight times the length: 8 times the time is linear, 64 its square"
+    # Half a second is no growth to fear, and a busy machine makes it of a hundredth.
+    assert long < 24 * max(short, 0.02), "eight times the length: 8 times the time is linear, 64 its square"
