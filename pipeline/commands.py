@@ -144,7 +144,7 @@ def score_command(options: argparse.Namespace) -> Outcome:
 
 
 def compare_command(options: argparse.Namespace) -> Outcome:
-    """Whether two runs differ by more than chance."""
+    """Whether two runs, or a run and its baselines, differ by more than chance."""
     from data.split import read_split_folder
     from eval.scoring.compare import check_same_test, compare, render_comparison
     from eval.scoring.parse import read_predictions

@@ -1,6 +1,6 @@
 """`medner compare RUN`: every system that answered a run's articles in one table, and which baseline each is ahead of.
 
-Systems are the dictionary with co-occurrence and the CRF, taught on train; the untuned model, read leniently; the adapter; and
+Systems are the dictionary and the CRF, taught on train; the untuned model, read leniently; the adapter; and
 each variant that `medner evaluate` has asked.
 """
 
@@ -22,7 +22,7 @@ from eval.scoring.score import match_answers, score_answers
 from eval.scoring.stats import compare_counts, remark_on
 from pipeline.run_folder import RunFolder
 
-DICTIONARY, CRF, UNTUNED, TUNED = "dictionary, co-occurrence", "CRF, one sentence", "untuned model", "adapter"
+DICTIONARY, CRF, UNTUNED, TUNED = "dictionary", "CRF", "untuned model", "adapter"
 BASELINES = (DICTIONARY, CRF)
 
 
@@ -53,7 +53,7 @@ def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> d
     if not (place / "predictions.jsonl").is_file():
         raise InputError(f"{place}: no answers there; evaluate it first: medner evaluate {run.path} --split {split}")
     train = read_split_folder(run.path / "data")["train"]
-    systems = {DICTIONARY: baseline_predictions(learn_dictionary(train), documents, "cooccurrence")}
+    systems = {DICTIONARY: baseline_predictions(learn_dictionary(train), documents, "dictionary")}
     crf = run.path / "eval" / "crf.crfsuite"
     if crf.is_file():
         systems[CRF] = predict_with_crf(open_crf(crf), documents)
@@ -78,7 +78,7 @@ def systems_table(comparison: JsonObject, split: str) -> Table:
         against = system.get("against", {})
         ahead = [", ".join(ahead_in(against[one], comparison["level"])) or NONE if against else "" for one in baselines]
         rows.append((name, *figures, percent(system["micro"]["f1"]), *rates, *ahead))
-    columns = tuple(f"ahead of {name.partition(',')[0]} in" for name in baselines)
+    columns = tuple(f"ahead of {name} in" for name in baselines)
     header = ("system", *tasks, "micro", "repeated", "truncated", *columns)
     remark = comparison["interval_remark"] + ". " if comparison["interval_remark"] else ""
     note = (

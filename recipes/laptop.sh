@@ -4,7 +4,7 @@
 #   bash recipes/laptop.sh corpus.jsonl                  # instruct rows, PubTator or BioC XML; hours for 1,000 articles
 #
 # Without GPU or network: the weights come as a package (requirements-real.txt, 93 MB), else from the Hub.
-# `make real DATA=FILE` is the same without the last two commands. Expected: not recorded yet, only short jobs were run.
+# `make real DATA=FILE` is the same without the first and the last command. Expected: not recorded yet, only short jobs were run.
 # What it has to beat, a CRF that learns in a minute, is in README.md. For a good model, use a GPU.
 set -euo pipefail
 DATA=$(realpath "$1") && shift
@@ -19,4 +19,7 @@ medner run --preset "$PRESET" --data "$DATA" --out "$OUT" --yes "$@"
 
 # Smaller than a 3B, it repeats itself and invents; grounded answers have no name that is not in the article.
 medner evaluate "$OUT" --grounded
+
+# Which of them is ahead of the dictionary and of the CRF by more than chance?
+medner compare "$OUT"
 medner extract --model "$OUT" "Two patients treated with lithium developed tremor. Propranolol relieved it."

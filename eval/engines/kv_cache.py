@@ -6,8 +6,8 @@ nothing to read. The mask hides them, and merging leaves them out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -39,19 +39,24 @@ def attend_grouped(
 
 
 @contextmanager
-def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a model that attends through PyTorch's SDPA do so by `attend_grouped`; leaves any other alone."""
+def attending_by(model: PreTrainedModel, name: str, attend: Callable) -> Iterator[None]:
+    """Lets a model that attends through PyTorch's SDPA do so by `attend`, registered as `name`; leaves any other alone."""
     config = model.config
     if config._attn_implementation != "sdpa":
         yield
         return
-    AttentionInterface.register(GROUPED, attend_grouped)
-    AttentionMaskInterface.register(GROUPED, sdpa_mask)
-    config._attn_implementation = GROUPED
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = "sdpa"
+
+
+def grouped_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Lets a model answer by `attend_grouped`."""
+    return attending_by(model, GROUPED, attend_grouped)
 
 
 class RoomyLayer(DynamicLayer):

@@ -5,13 +5,13 @@ PyTorch's own runs there at float32's speed. Rows alone in their batch are atten
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from eval.engines.kv_cache import attending_by
 
 BY_MATRICES = "medner_by_matrices"
 
@@ -32,17 +32,8 @@ def attend_by_matrices(
     return seen.view(rows, heads, tokens, width).transpose(1, 2).contiguous(), None
 
 
-@contextmanager
-def fast_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Lets a bfloat16 model on a processor that attends through PyTorch's SDPA do so by `attend_by_matrices`."""
-    config = model.config
-    if config._attn_implementation != "sdpa" or model.device.type != "cpu" or model.dtype != torch.bfloat16:
-        yield
-        return
-    AttentionInterface.register(BY_MATRICES, attend_by_matrices)
-    AttentionMaskInterface.register(BY_MATRICES, sdpa_mask)
-    config._attn_implementation = BY_MATRICES
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"
+def fast_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Lets a bfloat16 model on a processor train by `attend_by_matrices`; leaves any other alone."""
+    if model.device.type != "cpu" or model.dtype != torch.bfloat16:
+        return nullcontext()
+    return attending_by(model, BY_MATRICES, attend_by_matrices)

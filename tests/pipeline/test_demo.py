@@ -12,6 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from bench.processor import measure_training
+from bench.real import describe_run
 from data.files import read_jsonl
 from data.schema import TASKS
 from data.split import read_split_folder
@@ -19,8 +21,10 @@ from eval.completions import write_completions
 from eval.engines.huggingface import open_transformers
 from pipeline.base_model import TINY
 from pipeline.cli import main
+from pipeline.compare_systems import compare_systems
 from pipeline.export.merge import merge_adapter
 from pipeline.model import load_tokenizer
+from pipeline.run_folder import read_run
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +117,21 @@ def test_grounded_answers_are_the_articles_words_and_as_good(demo):
     raw, grounded = (read_json(demo / "eval" / "test" / part / "metrics.json") for part in (".", "grounded"))
     assert grounded["rates"]["malformed"] == grounded["rates"]["ungrounded"] == 0
     assert grounded["micro"]["f1"] > raw["micro"]["f1"] - 0.05
+
+
+def test_what_is_reported_of_a_run_is_what_the_run_has(demo):
+    """`bench.real` and `bench.processor`, on a run that is at hand."""
+    run = read_run(demo)
+    comparison, table = compare_systems(run, "test")
+    described = describe_run(run, comparison, cores=1)
+    metrics = read_json(demo / "eval" / "test" / "metrics.json")
+    for task in TASKS:
+        assert described["systems"]["adapter"][task]["f1"] == metrics["tasks"][task]["f1"]
+        for name, key in (("dictionary", "dictionary"), ("CRF", "crf")):
+            assert described["systems"][name][task]["f1"] == metrics["baselines"][key][task]["f1"]
+    assert {"chemicals", "diseases"} <= set(described["systems"]["adapter"]["ahead"]["dictionary"])
+    assert {"f16", "q8_0"} == set(described["parity"]) and "ahead of CRF in" in table
+    trained = measure_training(run, 2)
+    assert list(trained) == ["float32", "bfloat16", "bfloat16, by matrices"]
+    losses = [one["mean_loss"] for one in trained.values()]
+    assert losses == pytest.approx([losses[0]] * 3, rel=0.02) and all(one["tokens_per_second"] > 0 for one in trained.values())

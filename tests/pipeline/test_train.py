@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_llama import tiny_model, tiny_tokenizer
+from tiny_llama import save_base, tiny_tokenizer
 from torch.nn import functional
 from transformers import TrainerCallback
 
@@ -38,10 +38,7 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_base(tmp_path_factory.mktemp("base"), width=64, positions=3072)
 
 
 @pytest.fixture

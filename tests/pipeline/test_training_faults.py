@@ -7,7 +7,7 @@ import resource
 
 import pytest
 import torch
-from tiny_llama import tiny_model, tiny_tokenizer
+from tiny_llama import save_base, tiny_tokenizer
 from transformers import TrainerCallback
 
 from data.schema import Document, Mention
@@ -25,10 +25,7 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_base(tmp_path_factory.mktemp("base"), width=64, positions=3072)
 
 
 def make_settings(base, batch, accumulation):
