@@ -65,9 +65,11 @@ STAGES = ("begin", "data", "plan", "evaluate_base", "train", "evaluate", "export
 REPOSITORY = "tester/Llama-chaos"
 # Locks, and what the trainer keeps for going on: all that may differ, beside times.
 FREE = re.compile(r"/(\.lock(\.json)?|training_args\.bin)$|/checkpoints(-\d+)?/")
-# Times, and the batch, which training makes smaller where memory runs out in it.
+# Times, the commit of the tree that is at work, and the batch, which training makes smaller where memory runs out in it.
 TIMES = re.compile(
-    r'^ *"(finished|created|seconds|training_seconds)": .*\n|[\d.]+ minutes of training|^ *"batch": \[[^]]*\],\n', re.MULTILINE
+    r'^ *"(finished|created|seconds|training_seconds|git_commit)": .*\n|[\d.]+ minutes of training'
+    r'|^ *"batch": \[[^]]*\],\n',
+    re.MULTILINE,
 )
 LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(?:e-\d+)?|-?\d+(?:\.\d+)?e-\d+")
 CLOSE = 1e-4
