@@ -155,4 +155,4 @@ def test_the_corpus_itself_has_the_published_counts(shared_data):
     for split, published in fetch.PUBLISHED.items():
         path = shared_data / fetch.FILES[split]
         if path.exists():  # the test set is not among the shared files
-            assert fetch.count(read_pubtator(path)) == published
+            assert fetch.count_annotations(read_pubtator(path)) == published
