@@ -2,9 +2,10 @@
 
     python -m bench.extraction CORPUS --model MODEL [--limit N] [--out FOLDER]
 
-CORPUS: any file that `medner extract` reads; where it holds gold, the PubTator file is scored by the official rules. Exit
-code 1 where a place is not exact or a file gives back something else. Keeps the files in FOLDER and adds what it found to
-bench/results/extraction-cpu.json, by model and corpus.
+CORPUS: any file that `medner extract` reads; where it holds gold, the PubTator file is scored by the official rules. What is
+found goes to FOLDER as it comes; the same command goes on after an interruption. Adds the counts, and no text, to
+bench/results/extraction-cpu.json, by model and corpus. Exit code 1 where a place is not exact or a file gives back something
+else, 2 where CORPUS or MODEL cannot be read.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ import json
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,17 @@ from typing import Any
 from data.corpus import read_corpus
 from data.files import write_json
 from data.readers.pubtator import one_line, read_pubtator
-from data.schema import InputError
+from data.schema import Document, InputError
 from data.text import fold, is_word_edge, normalise
 from eval.official.biocreative import score_official
 from eval.official.loose_reader import read_annotations
+from pipeline.cli import describe_os_error
+from pipeline.extract.command import add_rows, identify, read_extractions, start_job
 from pipeline.extract.formats import file_name, write_format
 from pipeline.extract.open_model import load_extractor
 from pipeline.extract.results import Extraction, from_json
 from pipeline.extract.texts import read_texts
+from pipeline.weights import hash_file
 
 RESULTS = Path(__file__).parent / "results" / "extraction-cpu.json"
 Places = list[tuple[int, int, str]]  # start, end, type; sorted
@@ -188,49 +190,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--out", type=Path, help="a folder to keep the files in")
+    parser.add_argument("--out", type=Path, help="a folder for the rows and the files; by default one in runs/extraction")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
+    options.out = options.out or Path("runs", "extraction", file_name(key_of(options)))
+    try:
+        return measure(options)
+    except (InputError, OSError) as error:
+        error = describe_os_error(error) if isinstance(error, OSError) else error
+        print(f"bench.extraction: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench.extraction: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 1
+
+
+def key_of(options: argparse.Namespace) -> str:
+    first = f", the first {options.limit} documents" if options.limit else ""
+    return f"{Path(options.model).name} on {options.corpus.name}{first}"
+
+
+def measure(options: argparse.Namespace) -> int:
+    if not options.corpus.is_file():
+        raise InputError(f"{options.corpus}: no such file")
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit {options.limit}: expected 1 or more")
     texts = list(islice(read_texts([str(options.corpus)], sys.stdin), options.limit))
     extractor = load_extractor(options.model)
+    rows = options.out / "rows.jsonl"
+    start_job(rows, {"model": identify(options.model), "corpus": hash_file(options.corpus), "limit": options.limit})
     started = time.perf_counter()
-    extractions = []
-    for one in extractor(texts):
-        extractions.append(one)
-        print(f"\r{len(extractions)} of {len(texts)} documents", end="", file=sys.stderr, flush=True)
-    seconds = time.perf_counter() - started
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-    with nullcontext(options.out) if options.out else tempfile.TemporaryDirectory() as folder:
-        found = check(extractions, Path(folder))
-        official = score(options.corpus, extractions, Path(folder))
+    counts = add_rows(extractor, told(texts), rows)
+    timed = {"documents": len(texts) - counts["kept from before"], "seconds": round(time.perf_counter() - started, 1)}
+    if timed["documents"]:
+        keep(options, {"timed": timed})  # before what may yet fail: it cannot be measured again
+    extractions = [one for _, one in read_extractions(rows)]
+    found = check(extractions, options.out)
+    official = score(options.corpus, extractions, options.out)
     exact = [one.text for one in extractions] == [document.article for document in texts] and not found["inexact"]
-    report(found, official, seconds)
-    keep(options, found | {"exact": exact, "official": official, "seconds": seconds})
+    kept = keep(options, found | {"exact": exact, "official": official})
+    report(found, official, kept.get("timed"))
     return int(not exact or bool(found["changed"]) or bool(official and official["text_differs"]))
 
 
-def report(found: dict[str, Any], official: dict[str, Any] | None, seconds: float) -> None:
+def told(texts: Sequence[Document]) -> Iterator[Document]:
+    """The texts, and twice a minute how many of them were taken, in a line that a log keeps."""
+    last = time.monotonic()
+    for number, document in enumerate(texts):
+        if time.monotonic() - last > 30:
+            print(f"{number} of {len(texts)} documents begun", file=sys.stderr, flush=True)
+            last = time.monotonic()
+        yield document
+
+
+def report(found: dict[str, Any], official: dict[str, Any] | None, timed: dict[str, Any] | None) -> None:
+    time_taken = f", {timed['documents']} of them in {timed['seconds']:.0f} s" if timed else ""
     print(
-        f"\n{found['documents']} documents in {seconds:.0f} s: {found['entities']} entities at {found['places']} places, ",
-        end="",
+        f"{found['documents']} documents{time_taken}: {found['entities']} entities at {found['places']} places, "
+        f"{found['relations']} relations; {len(found['inexact'])} places are not exact"
     )
-    print(f"{found['relations']} relations; {len(found['inexact'])} places are not exact")
     print(f"formats read back: {', '.join(READERS)}; {len(found['changed'])} documents differ")
     for line in (found["inexact"] + found["changed"])[:20]:
         print(f"  {line}")
     if official:
-        rows = ", ".join(f"{kind} {row['f1']:.4f}" for kind, row in official["mention"].items())
-        print(f"official mention F1: {rows}; {official['text_differs']} names are not what gold's text has at their offsets")
+        scores = ", ".join(f"{kind} {row['f1']:.4f}" for kind, row in official["mention"].items())
+        print(f"official mention F1: {scores}; {official['text_differs']} names are not what gold's text has at their offsets")
 
 
-def keep(options: argparse.Namespace, found: dict[str, Any]) -> None:
-    kept = json.loads(options.results.read_text(encoding="utf-8")) if options.results.is_file() else {}
-    key = f"{Path(options.model).name} on {options.corpus.name}"
+def keep(options: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
+    """Add figures to this model's and corpus's own in the file of results; lists as their lengths. Returns all of them."""
+    every = json.loads(options.results.read_text(encoding="utf-8")) if options.results.is_file() else {}
     figures = {name: len(value) if isinstance(value, list) else value for name, value in found.items()}
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     libraries = {name: importlib.metadata.version(name) for name in ("bioc", "pyarrow", "spacy")}
-    write_json(options.results, kept | {key: figures | {"device": machine, "versions": libraries}})
+    own = every.get(key_of(options), {}) | figures | {"device": machine, "versions": libraries}
+    write_json(options.results, every | {key_of(options): own})
+    return own
 
 
 if __name__ == "__main__":

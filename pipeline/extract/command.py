@@ -51,6 +51,16 @@ def extract_to_file(
     """
     job = start_job(out, facts)
     rows = out if kind == "jsonl" else out.with_name(out.name + ".partial.jsonl")
+    counts = add_rows(extractor, texts, rows)
+    if kind != "jsonl":
+        write_format(kind, [extraction for _, extraction in read_extractions(rows)], out)
+        rows.unlink()
+    job.unlink()
+    return counts
+
+
+def add_rows(extractor: Extractor, texts: Iterator[Document], rows: Path) -> dict[str, int]:
+    """Extract the texts that `rows` does not hold yet, and add a JSON line for each as it comes. Returns counts."""
     done, counts = read_done(rows), dict.fromkeys(COUNTED, 0)
     with rows.open("a", encoding="utf-8") as file:
         for extraction in extractor(skip_done(texts, done, rows, counts)):
@@ -58,10 +68,6 @@ def extract_to_file(
             file.flush()
             count(counts, extraction)
             show_progress(counts)
-    if kind != "jsonl":
-        write_format(kind, [extraction for _, extraction in read_extractions(rows)], out)
-        rows.unlink()
-    job.unlink()
     return counts
 
 

@@ -76,14 +76,14 @@ def find_model(name: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or name.endswith(".gguf"):
         raise InputError(f"--model {name}: no such file or folder; a Hub id is owner/name")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     from pipeline.hub_reach import read_local_only
 
     try:
         wanted = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=read_local_only()))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"--model {name}: not a path here, and the Hub does not give it: {str(error).splitlines()[0]}"
         ) from None

@@ -132,7 +132,14 @@ def test_a_corpus_with_windows_line_ends_is_extracted_and_scored(gguf, tmp_path,
     results = tmp_path / "results.json"
     command = [str(corpus), "--model", str(gguf), "--out", str(tmp_path / "out"), "--results", str(results)]
     assert extraction.main(command) == 0
+    rows = tmp_path / "out" / "rows.jsonl"
+    whole = rows.read_bytes()
+    rows.write_bytes(b"".join(whole.splitlines(keepends=True)[:5])[:-9])  # as a kill leaves it: the last line half-written
+    assert extraction.main(command) == 0
+    assert rows.read_bytes() == whole
+    assert not any(one["text"][:40] in results.read_text(encoding="utf-8") for one in map(json.loads, whole.splitlines()))
     (figures,) = json.loads(results.read_text(encoding="utf-8")).values()
+    assert figures["timed"]["documents"] == 4  # of eight; four were there
     assert figures["documents"] == 8 and figures["places"] > 0 == figures["inexact"] == figures["changed"]
     assert figures["official"]["text_differs"] == 0 and figures["official"]["mention"]["both"]["fn"] > 0
     assert "formats read back: jsonl" in capsys.readouterr().out
@@ -142,4 +149,23 @@ def test_a_corpus_with_windows_line_ends_is_extracted_and_scored(gguf, tmp_path,
 def test_real_abstracts_are_extracted_exactly(gguf, shared_data, tmp_path):
     for name in ("CDR_DevelopmentSet.PubTator.txt", "CDR_DevelopmentSet.BioC.xml"):
         command = [str(shared_data / name), "--model", str(gguf), "--limit", "6", "--results", str(tmp_path / "results.json")]
-        assert extraction.main(command) == 0
+        assert extraction.main([*command, "--out", str(tmp_path / name)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("corpus", "model", "said"),
+    [
+        ("missing.txt", "m.gguf", "missing.txt: no such file"),
+        (".", "m.gguf", ".: no such file"),
+        ("corpus.txt", "missing.gguf", "--model missing.gguf: no such file or folder"),
+        ("corpus.txt", "no-folder/", "--model no-folder/: "),
+        ("broken.PubTator.txt", "m.gguf", "broken.PubTator.txt:1: "),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_a_line(tmp_path, monkeypatch, capsys, corpus, model, said):
+    monkeypatch.chdir(tmp_path)
+    Path("corpus.txt").write_text("Lithium caused tremor.\n", encoding="utf-8")
+    Path("broken.PubTator.txt").write_text("1|t|Lithium\nno text\n", encoding="utf-8")
+    assert extraction.main([corpus, "--model", model, "--results", "results.json"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"bench.extraction: {said}") and not Path("results.json").exists()
