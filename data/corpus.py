@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,21 @@ def read_corpus(path: str | Path) -> Corpus:
     from data.readers.pubtator import read_pubtator
 
     return Corpus(path, tuple(read_pubtator(path)))
+
+
+def stream_documents(path: str | Path) -> Iterator[Document]:
+    """The documents of `read_corpus`, one in memory at a time where the format allows: an article's instruct rows may stand
+    anywhere in their file. An id may come twice; what is wrong with the file is raised where it is reached.
+    """
+    kind = detect_format(path)
+    if kind == "instruct":
+        yield from join_rows(read_rows(path))
+        return
+    if kind == "bioc":
+        from data.readers.bioc import stream_bioc as stream
+    else:
+        from data.readers.pubtator import stream_pubtator as stream
+    yield from (document for document, _ in stream(path))
 
 
 def detect_format(path: str | Path) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -147,9 +147,11 @@ def writing(path: str | Path) -> Iterator[TextIO]:
         with part.open("w", encoding="utf-8") as file:
             yield file
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)
+    except BaseException as error:
+        with suppress(OSError):  # of a folder that cannot be written: what happened first is what to tell
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
 
 

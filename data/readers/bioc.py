@@ -124,10 +124,21 @@ def read_bioc(path: str | Path) -> list[Document]:
 
     Raises InputError naming the file, and the line or the document, for broken XML, a bad offset or a duplicate id.
     """
-    documents = [_read_document(element, path) for element in parse_documents(read_pieces(path), path)]
-    if not documents:
+    documents, places = [], []
+    for document, place in stream_bioc(path):
+        documents.append(document)
+        places.append(place)
+    return check_ids(documents, places)
+
+
+def stream_bioc(path: str | Path) -> Iterator[tuple[Document, str]]:
+    """Each document with its place, one in memory at a time. Raises as `read_bioc`, but for duplicate ids."""
+    found = False
+    for element in parse_documents(read_pieces(path), path):
+        document, found = _read_document(element, path), True
+        yield document, f"{path}: document {quote(document.id)}"
+    if not found:
         raise InputError(f"{path}: BioC without a <document>")
-    return check_ids(documents, [f"{path}: document {quote(document.id)}" for document in documents])
 
 
 def _read_document(element: Element, path: str | Path) -> Document:

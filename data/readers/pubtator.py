@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from data.files import read_lines, write_text
+from data.files import read_lines, writing
 from data.readers.checks import NO_CONCEPT, check_ids, check_mention, is_ours, name_relations, parse_offset, split_ids
 from data.schema import Document, InputError, Mention, quote
 
@@ -65,10 +65,16 @@ def read_pubtator(path: str | Path) -> list[Document]:
     Raises InputError naming file:line for a broken line, a bad offset, a duplicate id, or another format.
     """
     documents, places = [], []
-    for block in _blocks(path):
-        documents.append(_read_block(block, path))
-        places.append(f"{path}:{block[0].number}")
+    for document, place in stream_pubtator(path):
+        documents.append(document)
+        places.append(place)
     return check_ids(documents, places)
+
+
+def stream_pubtator(path: str | Path) -> Iterator[tuple[Document, str]]:
+    """Each document with its place, file:line, one in memory at a time. Raises as `read_pubtator`, but for duplicate ids."""
+    for block in _blocks(path):
+        yield _read_block(block, path), f"{path}:{block[0].number}"
 
 
 def _blocks(path: str | Path) -> Iterator[list[Line]]:
@@ -131,15 +137,16 @@ def _read_pair(line: Line, where: str) -> list[tuple[str, str, str]]:
 
 
 def write_pubtator(documents: Iterable[Document], target: str | Path | TextIO) -> None:
-    """Write a file that `read_pubtator` reads back to equal documents, all of it or nothing.
+    """Write a file that `read_pubtator` reads back to equal documents, all of it or nothing, one in memory at a time.
 
     Raises InputError for what the format cannot express: a mention without offsets, a relation without ids, a `|` in an id.
     """
-    text = "\n".join(render_document(document) for document in documents)
     if isinstance(target, str | Path):
-        write_text(target, text)
-    else:
-        target.write(text)
+        with writing(target) as file:
+            write_pubtator(documents, file)
+        return
+    for number, document in enumerate(documents):
+        target.write("\n" * (number > 0) + render_document(document))
 
 
 def render_document(document: Document) -> str:

@@ -53,7 +53,7 @@ def extract_to_file(
     rows = out if kind == "jsonl" else out.with_name(out.name + ".partial.jsonl")
     counts = add_rows(extractor, texts, rows)
     if kind != "jsonl":
-        write_format(kind, [extraction for _, extraction in read_extractions(rows)], out)
+        write_format(kind, (extraction for _, extraction in read_extractions(rows)), out)
         rows.unlink()
     job.unlink()
     return counts
@@ -90,7 +90,7 @@ def extract_by_ray(
     if kind == "jsonl":
         rows.replace(out)
     else:
-        write_format(kind, [extraction for _, extraction in read_extractions(rows)], out)
+        write_format(kind, (extraction for _, extraction in read_extractions(rows)), out)
         rows.unlink()
     shutil.rmtree(folder)
     job.unlink()

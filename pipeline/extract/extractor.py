@@ -31,7 +31,7 @@ from pipeline.extract.results import Extraction, WindowAnswer, build_extraction
 from pipeline.extract.windows import OVERLAP, WINDOW, cut_windows
 
 FIRST_BATCH, LARGEST_BATCH = 4, 256  # documents asked at a time
-MOST_KNOWN = 100_000  # texts whose results are kept for another time that they come
+MOST_KNOWN = 10_000  # texts whose results are kept for another time that they come
 BATCH_SECONDS = 20.0  # about what is lost at most when a process is killed
 
 

@@ -1,32 +1,35 @@
 """Extractions as the files that other tools read: text, JSONL, CSV, Parquet, PubTator, BioC, brat, Label Studio, spaCy.
 
 Offsets are those of the original text in every format; a name that stands in the text several times is written at each place.
-Names that stand nowhere have no place, and so are only in text, JSONL, CSV and Parquet.
+Names that stand nowhere have no place, and so are only in text, JSONL, CSV and Parquet. BioC, Label Studio and spaCy are made
+in memory as a whole; the other formats take one document at a time.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data.files import write_text
+from data.files import write_jsonl as write_rows
+from data.files import write_text, writing
 from data.readers.pubtator import write_pubtator
 from data.schema import Document, InputError, Mention
 from pipeline.extract.results import Extraction, related_ids, to_json
 
 COLUMNS = ("document", "kind", "type", "name", "start", "end", "chemical", "disease", "confidence", "sentence")
+ROW_GROUP = 50_000  # rows of Parquet that are in memory at a time
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 RELATION = "CID"  # chemical-induced disease, as BioCreative V names it
 
 
-def write_format(kind: str, extractions: Sequence[Extraction], target: Path) -> None:
+def write_format(kind: str, extractions: Iterable[Extraction], target: Path) -> None:
     """Write them all as `kind` (a key of FORMATS) to the file `target`; for brat, to the folder of that name."""
     FORMATS[kind](extractions, target)
 
@@ -55,14 +58,16 @@ def _sure(confidence: float | None) -> str:
     return "" if confidence is None else f"  {confidence:.2f}"
 
 
-def write_jsonl(extractions: Sequence[Extraction], target: Path) -> None:
+def write_jsonl(extractions: Iterable[Extraction], target: Path) -> None:
     """One JSON object a document, as `to_json` makes it."""
-    write_text(target, "".join(json.dumps(to_json(one), ensure_ascii=False) + "\n" for one in extractions))
+    write_rows(target, map(to_json, extractions))
 
 
-def write_readable(extractions: Sequence[Extraction], target: Path) -> None:
+def write_readable(extractions: Iterable[Extraction], target: Path) -> None:
     """What `render_text` shows of each document."""
-    write_text(target, "\n\n".join(render_text(one) for one in extractions) + "\n")
+    with writing(target) as file:
+        for number, one in enumerate(extractions):
+            file.write("\n" * (number > 0) + render_text(one) + "\n")
 
 
 def table_rows(extraction: Extraction) -> Iterator[dict[str, Any]]:
@@ -76,22 +81,21 @@ def table_rows(extraction: Extraction) -> Iterator[dict[str, Any]]:
                "disease": relation.disease, "confidence": relation.confidence}  # fmt: skip
 
 
-def write_csv(extractions: Sequence[Extraction], target: Path) -> None:
+def write_csv(extractions: Iterable[Extraction], target: Path) -> None:
     """A table. A cell that a spreadsheet would run as a formula gets an apostrophe before it."""
-    out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for extraction in extractions:
-        for row in table_rows(extraction):
-            writer.writerow({column: _plain_cell(value) for column, value in row.items()})
-    write_text(target, out.getvalue())
+    with writing(target) as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for extraction in extractions:
+            for row in table_rows(extraction):
+                writer.writerow({column: _plain_cell(value) for column, value in row.items()})
 
 
 def _plain_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def write_parquet(extractions: Sequence[Extraction], target: Path) -> None:
+def write_parquet(extractions: Iterable[Extraction], target: Path) -> None:
     """One row an entity or relation, in `COLUMNS`; needs pyarrow."""
     import pyarrow
     from pyarrow import parquet
@@ -99,24 +103,28 @@ def write_parquet(extractions: Sequence[Extraction], target: Path) -> None:
     text, number = pyarrow.string(), pyarrow.int64()
     kinds = {"start": number, "end": number, "confidence": pyarrow.float64()}
     schema = pyarrow.schema([(column, kinds.get(column, text)) for column in COLUMNS])
-    rows = [row for extraction in extractions for row in table_rows(extraction)]
+    rows = (row for extraction in extractions for row in table_rows(extraction))
     partial = target.with_name(target.name + ".partial")
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), partial)
+    with parquet.ParquetWriter(partial, schema) as writer:
+        while group := list(islice(rows, ROW_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
     partial.replace(target)
 
 
-def write_pubtator_file(extractions: Sequence[Extraction], target: Path) -> None:
+def write_pubtator_file(extractions: Iterable[Extraction], target: Path) -> None:
     """Mentions with offsets and no concept ids; relations have no line, since PubTator's are between concept ids."""
-    documents = []
-    for one in extractions:
-        body = one.text[len(one.title) + 1 :] if one.title else one.text
-        mentions = sorted((start, end, entity.type) for entity in one.entities for start, end in entity.spans)
-        named = tuple(Mention(one.text[start:end], kind, start, end) for start, end, kind in mentions)
-        documents.append(Document(one.id, body, one.title, named))
-    write_pubtator(documents, target)
+    write_pubtator(map(document_of, extractions), target)
 
 
-def bioc_collection(extractions: Sequence[Extraction]) -> Any:
+def document_of(one: Extraction) -> Document:
+    """The document with a mention at each place of each entity."""
+    body = one.text[len(one.title) + 1 :] if one.title else one.text
+    mentions = sorted((start, end, entity.type) for entity in one.entities for start, end in entity.spans)
+    named = tuple(Mention(one.text[start:end], kind, start, end) for start, end, kind in mentions)
+    return Document(one.id, body, one.title, named)
+
+
+def bioc_collection(extractions: Iterable[Extraction]) -> Any:
     """A BioC collection: one passage a document, an annotation with all its places an entity, a relation with its two sides."""
     bioc = _library("bioc")
     collection = bioc.BioCCollection()
@@ -144,21 +152,21 @@ def bioc_collection(extractions: Sequence[Extraction]) -> Any:
     return collection
 
 
-def write_bioc_xml(extractions: Sequence[Extraction], target: Path) -> None:
+def write_bioc_xml(extractions: Iterable[Extraction], target: Path) -> None:
     """A BioC collection as XML; needs the package bioc."""
     from bioc import biocxml
 
     write_text(target, biocxml.dumps(bioc_collection(extractions)))
 
 
-def write_bioc_json(extractions: Sequence[Extraction], target: Path) -> None:
+def write_bioc_json(extractions: Iterable[Extraction], target: Path) -> None:
     """A BioC collection as JSON; needs the package bioc."""
     from bioc import biocjson
 
     write_text(target, biocjson.dumps(bioc_collection(extractions), indent=1))
 
 
-def write_brat(extractions: Sequence[Extraction], target: Path) -> None:
+def write_brat(extractions: Iterable[Extraction], target: Path) -> None:
     """A folder with a .txt and an .ann file a document. Each place is an annotation, since brat's are of one place."""
     target.mkdir(parents=True, exist_ok=True)
     for one in extractions:
@@ -180,7 +188,7 @@ def file_name(identity: str) -> str:
     return safe if safe == identity else f"{safe}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
-def write_label_studio(extractions: Sequence[Extraction], target: Path) -> None:
+def write_label_studio(extractions: Iterable[Extraction], target: Path) -> None:
     """Tasks with a prediction each, for a labelling configuration with <Labels name="label" toName="text">."""
     tasks = []
     for one in extractions:
@@ -204,7 +212,7 @@ def write_label_studio(extractions: Sequence[Extraction], target: Path) -> None:
     write_text(target, json.dumps(tasks, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_spacy(extractions: Sequence[Extraction], target: Path) -> None:
+def write_spacy(extractions: Iterable[Extraction], target: Path) -> None:
     """A DocBin: entities in `doc.spans["entities"]` (they may overlap) and in `doc.ents` (the longest); more in `user_data`."""
     spacy = _library("spacy")
     language, docs = spacy.blank("en"), spacy.tokens.DocBin(store_user_data=True)
@@ -237,7 +245,7 @@ def _library(name: str) -> Any:
         raise InputError(f"this format needs the package {name}: pip install 'medner[formats]'") from None
 
 
-FORMATS: dict[str, Callable[[Sequence[Extraction], Path], None]] = {
+FORMATS: dict[str, Callable[[Iterable[Extraction], Path], None]] = {
     "text": write_readable, "jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet, "pubtator": write_pubtator_file,
     "bioc-xml": write_bioc_xml, "bioc-json": write_bioc_json, "brat": write_brat, "label-studio": write_label_studio,
     "spacy": write_spacy,

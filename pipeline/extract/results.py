@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 from data.items import normalise_item
@@ -84,6 +85,7 @@ def build_extraction(
     """
     folded = FoldedText(document.article)
     sentences = split_sentences(document.article)
+    stands = cache(lambda name: bool(places(folded, name)))  # each window of a book may answer the same names
     dropped = {"repeated": 0, "not in the text": 0, "under the confidence": 0}
     found: dict[str, dict[Item, tuple[Item, float | None]]] = {task: {} for task in TASKS}
     faults: dict[str, str] = {}
@@ -96,7 +98,7 @@ def build_extraction(
                 dropped["repeated"] += windows == 1
                 confidence = max(filter(None, (confidence, known[key][1])), default=None)
                 known[key] = known[key][0], confidence
-            elif not keep_unwritten and not all(places(folded, name) for name in ([item] if isinstance(item, str) else item)):
+            elif not keep_unwritten and not all(stands(name) for name in ([item] if isinstance(item, str) else item)):
                 dropped["not in the text"] += 1
             else:
                 known[key] = item, confidence

@@ -7,15 +7,14 @@ and BioC JSON. Gold in a file is left out: what is extracted is the model's.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from data.corpus import detect_format, read_corpus
-from data.files import read_jsonl, read_text
+from data.corpus import detect_format, stream_documents
+from data.files import read_jsonl, read_lines, read_text
 from data.schema import Document, InputError, quote
 from pipeline.extract.pubmed import fetch_articles, read_pmids
 
@@ -85,7 +84,7 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
     elif kind == ".json":
         yield from read_bioc_json(path)
     elif kind in (".xml", ".pubtator") or looks_like_pubtator(path):
-        yield from (replace(document, mentions=(), relations=()) for document in read_corpus(path).documents)
+        yield from (replace(document, mentions=(), relations=()) for document in stream_documents(path))
     else:
         yield Document(name, read_text(path).strip())
 
@@ -102,15 +101,15 @@ def read_json_lines(path: Path, name: str) -> Iterator[Document]:
     """Rows with "text" and, where known, "title" and "id"; or a corpus's instruct rows, whose articles are read."""
     for number, (where, row) in enumerate(read_jsonl(path), 1):
         if number == 1 and "prompt" in row:
-            yield from (replace(document, mentions=(), relations=()) for document in read_corpus(path).documents)
+            yield from (replace(document, mentions=(), relations=()) for document in stream_documents(path))
             return
         yield document_of(row, where, f"{name}-{number}")
 
 
 def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row by column name) of a table. Raises InputError for a row that is not whole."""
+    """(line number, row by column name) of a table, one in memory at a time. Raises InputError for one that is not whole."""
     csv.field_size_limit(LARGEST_CELL)
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader((line + "\n" for _, line in read_lines(path)), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             yield reader.line_num, row
@@ -150,10 +149,15 @@ def document_of(row: dict[str, Any], where: str, name: str) -> Document:
     return Document(str(identity), text.strip(), title.strip() if title else None)
 
 
+def keep_text(item: dict[str, Any]) -> dict[str, Any]:
+    """What is read of an object of BioC JSON: the rest, annotations above all, would take five times the file in memory."""
+    return {key: item[key] for key in ("documents", "id", "passages", "text") if key in item}
+
+
 def read_bioc_json(path: Path) -> Iterator[Document]:
     """A BioC collection in JSON: a document's passages, joined by line breaks."""
     try:
-        collection = json.loads(read_text(path))
+        collection = json.loads(read_text(path), object_hook=keep_text)
         for document in collection["documents"]:
             passages = [passage["text"] for passage in document["passages"]]
             yield Document(str(document["id"]), "\n".join(passages).strip())
