@@ -106,6 +106,15 @@ class Lora:
     lora_dropout: Float = Field(0.0, ge=0, lt=1, description="share of the adapter's inputs dropped while training")
     bias: Literal["none", "all", "lora_only"] = Field("none", description="which biases are trained too")
     target_modules: Projections = Field(PROJECTIONS, description="matrices that get an adapter; all-linear: all seven")
+    last_layers: Positive | None = Field(None, description="only the model's last so many layers get an adapter; null: all")
+
+    def adapted_layers(self, count: int) -> list[int] | None:
+        """The numbers of the layers that get an adapter, of `count`; None: all. The layers below them need no gradients.
+
+        >>> Lora(last_layers=2).adapted_layers(30)
+        [28, 29]
+        """
+        return None if self.last_layers is None else list(range(count - self.last_layers, count))
 
 
 @dataclass(frozen=True, config=RULES)

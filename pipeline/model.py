@@ -153,6 +153,7 @@ def load_with_transformers(settings: Settings, adapter: Path | None, trainable: 
             lora_dropout=lora.lora_dropout,
             bias=lora.bias,
             target_modules=list(lora.target_modules),
+            layers_to_transform=lora.adapted_layers(model.config.num_hidden_layers),
             task_type="CAUSAL_LM",
         ),
     )

@@ -33,7 +33,8 @@ def load_with_unsloth(settings: Settings, adapter: Path | None, trainable: bool)
     if adapter or not trainable:
         FastLanguageModel.for_inference(model)
         return model
-    model = FastLanguageModel.get_peft_model(model, **unsloth_lora_arguments(settings))
+    layers = settings.lora.adapted_layers(model.config.num_hidden_layers)
+    model = FastLanguageModel.get_peft_model(model, layers_to_transform=layers, **unsloth_lora_arguments(settings))
     for warning in find_unfused(model, settings):
         print(f"WARNING: {warning}", file=sys.stderr)
     return model
@@ -62,7 +63,7 @@ def unsloth_base_arguments(settings: Settings) -> dict:
 
 
 def unsloth_lora_arguments(settings: Settings) -> dict:
-    """What FastLanguageModel.get_peft_model is given beside the model."""
+    """What FastLanguageModel.get_peft_model is given beside the model and the layers to adapt."""
     lora = settings.lora
     return {
         "r": lora.r,
@@ -97,7 +98,7 @@ def find_unfused(model: PreTrainedModel, settings: Settings) -> list[str]:
     for layer in layers:
         kernels = [getattr(layer.self_attn, "apply_qkv", None), getattr(layer.self_attn, "apply_o", None), layer.mlp.forward]
         fused += all(_function_name(kernel).startswith("apply_lora") for kernel in kernels)
-    if fused == len(layers):
+    if fused == (settings.lora.last_layers or len(layers)):
         return []
     reason = "; ".join(leaves_fused_path(settings)) or "this model has biases or layers that they do not know"
     return [f"Unsloth's fused LoRA kernels run in {fused} of {len(layers)} layers, so training is slower: {reason}"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.recipe import BEGIN, END, PAGE, RESULTS, render_page
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARK = re.compile(r"<!-- (bench/results/[\w.-]+\.json): ([\w.]+)( \* 100)? -->")
@@ -66,6 +68,12 @@ def test_every_row_of_a_table_of_measurements_is_marked(page, start):
     rows = [line for line in lines[first + 1 :] if line.startswith("|")]
     rows = rows[: next((i for i, line in enumerate(lines[first + 1 :]) if not line.startswith("|")), len(rows))]
     assert rows and all(MARK.search(row) for row in rows), [row for row in rows if not MARK.search(row)]
+
+
+def test_the_table_of_recipes_is_that_of_the_committed_results():
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else None
+    shown = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == render_page(results)
 
 
 def test_a_ratio_of_training_speeds_says_that_it_compares_layouts_and_what_f1_was():

@@ -62,6 +62,9 @@ def plan_corpus(settings: Settings, files: Mapping[str, Path], gpu: str | None) 
 def make_plan(settings: Settings, architecture: Architecture, device: Device, lengths: Lengths) -> Plan:
     """The plan of a job. Raises InputError, naming the setting to change, where nothing fits or settings contradict."""
     check_settings(settings, device)
+    layers = architecture.num_hidden_layers
+    if (settings.lora.last_layers or 0) > layers:
+        raise InputError(f"lora.last_layers={settings.lora.last_layers}: {architecture.name} has {layers} layers")
     settings = settle_length(settings, architecture.max_position_embeddings, lengths)
     found = choose_settings(settings, architecture, device, lengths)
     if found is None:

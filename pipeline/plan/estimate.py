@@ -63,7 +63,7 @@ def weight_bytes(settings: Settings, model: Architecture) -> int:
 def adapter_parameters(settings: Settings, model: Architecture) -> int:
     """r x (inputs + outputs) of each adapted matrix."""
     sides = [sum(model.projections[name]) for name in settings.lora.target_modules if name in model.projections]
-    return model.num_hidden_layers * settings.lora.r * sum(sides)
+    return (settings.lora.last_layers or model.num_hidden_layers) * settings.lora.r * sum(sides)
 
 
 def layer_activations(settings: Settings, model: Architecture, longest: int) -> int:

@@ -247,7 +247,8 @@ def render_training(facts: Facts) -> str:
     stage = facts.manifest.get("stages", {}).get("train", {})
     shown = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "effective_batch_size", "optim", "weight_decay", "seed")
     lines = [
-        f"- LoRA: rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {', '.join(lora.target_modules)}",
+        f"- LoRA: rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {', '.join(lora.target_modules)}"
+        + (f", in the last {lora.last_layers} layers" if lora.last_layers else ""),
         "- " + ", ".join(f"{name} {getattr(train, name)}" for name in shown),
         "- Loss on the answers only; the prompt is read, not learnt",
     ]

@@ -1,0 +1,425 @@
+"""Recipes compared at equal processor time:  python -m bench.recipe --data FILE --minutes M --work DIR [--recipes a b …]
+
+Splits FILE as `medner run` does. Of each recipe, a few steps are timed; then it is trained from the start for as many steps as
+M minutes allow, with the learning rate's course fitted to them. N validation articles are answered and scored, plain and
+grounded; test is left alone. Prints a table, and writes bench/results/recipe-cpu.json after each recipe; the same command goes
+on from there, and `--again NAME` does one once more. Answers stay in DIR; the result file has no text of the corpus.
+
+Time is this process's processor time over its threads: the clock's, were nothing else running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.processor import processor_name
+from bench.train_recipes import WARM_UP, processor_clock, time_training
+from data.corpus import read_corpus
+from data.files import write_json, write_text
+from data.schema import TASKS, Document, InputError
+from data.split import split_documents
+from data.table import NONE, Table, as_markdown, as_text, join_blocks, percent
+from data.text import FoldedText
+from eval.report.tables import with_interval
+from eval.scoring.compare import LEVEL
+from eval.scoring.logprobs import read_completions
+from eval.scoring.parse import parse_completions
+from eval.scoring.score import Scored, match_answers, score_answers
+from eval.scoring.stats import compare_counts, remark_on
+from pipeline.config import Settings, apply_settings, resolve_explicit
+from pipeline.extract.windows import split_sentences
+from pipeline.plan.decide import make_plan
+from pipeline.weights import hash_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RESULTS = Path(__file__).parent / "results" / "recipe-cpu.json"
+PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
+BEGIN, END = "<!-- table of bench/results/recipe-cpu.json -->", "<!-- end of the table -->"
+DEFAULT = "default"
+TIMED = 4  # steps, after the two that warm up
+NEGATIVE_EVERY = 5  # one article in so many also gives a text that names nothing
+READINGS = ("plain", "grounded")
+COMPARED = "grounded"  # the reading whose F1 is compared
+ALWAYS = ("train.eval_f1_articles=0", "train.evaluations=1", "train.report_to=none", "eval.logprobs=false", "export.gguf=")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`settings` are laid over the preset. `negatives`: train also has texts that name nothing, with empty lists."""
+
+    reason: str
+    settings: tuple[str, ...] = ()
+    negatives: bool = False
+
+
+# In the order in which they are run: first those of which most is expected to be learnt.
+RECIPES = {
+    DEFAULT: Recipe("the preset as it is"),
+    "separate": Recipe("three chats an article take three times the steps a pass", ("train.layout=separate",)),
+    "separate-12": Recipe(
+        "the separate layout with as many articles a step as the default",
+        ("train.layout=separate", "train.effective_batch_size=12"),
+    ),
+    "learning-rate-2e-3": Recipe("a short training may bear larger steps", ("train.learning_rate=2e-3",)),
+    "learning-rate-5e-4": Recipe("smaller steps forget less", ("train.learning_rate=5e-4",)),
+    "batch-2": Recipe("twice the steps in the same time", ("train.effective_batch_size=2",)),
+    "batch-8": Recipe("half the steps, each of less noise", ("train.effective_batch_size=8",)),
+    "rank-64": Recipe("more room for what the base does not know", ("lora.r=64", "lora.lora_alpha=128")),
+    "rank-8": Recipe("less to learn", ("lora.r=8", "lora.lora_alpha=16")),
+    "last-20-layers": Recipe("no gradients below them, so more steps in the same time", ("lora.last_layers=20",)),
+    "negatives": Recipe(f"one article in {NEGATIVE_EVERY} also gives a text that names nothing", negatives=True),
+    "cosine": Recipe("the learning rate stays high for longer", ("train.lr_scheduler_type=cosine",)),
+    "constant": Recipe("the learning rate never falls", ("train.lr_scheduler_type=constant_with_warmup",)),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all recipes share. `negatives`: texts of validation that name nothing, for false alarms."""
+
+    preset: str
+    minutes: float
+    train: list[Document]
+    validation: list[Document]
+    negatives: list[Document]
+    work: Path
+    readings: tuple[str, ...] = READINGS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        run_recipes(options)
+    except InputError as error:
+        print(f"bench.recipe: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench.recipe: interrupted; finished recipes are kept; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.recipe", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="a corpus, in any format that medner reads")
+    parser.add_argument("--minutes", type=float, required=True, help="of training a recipe")
+    parser.add_argument("--recipes", nargs="*", choices=RECIPES, metavar="NAME", help=f"default: all, {', '.join(RECIPES)}")
+    parser.add_argument("--again", nargs="*", choices=RECIPES, default=[], metavar="NAME", help="do these once more")
+    parser.add_argument("--articles", type=int, default=50, help="validation articles that are answered")
+    parser.add_argument("--answers", nargs="+", choices=READINGS, default=list(READINGS), help="grounded is always answered")
+    parser.add_argument("--preset", default="smollm2-135m")
+    parser.add_argument("--work", type=Path, required=True, help="folder for answers and adapters, outside the repository")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if options.minutes <= 0 or options.articles <= 0:
+        parser.error("--minutes and --articles must be above 0")
+    return options
+
+
+def run_recipes(options: argparse.Namespace) -> None:
+    """Do the recipes that are missing. Raises InputError before any is trained where one cannot be."""
+    import torch
+
+    if torch.cuda.is_available():
+        raise InputError("this compares processor time; hide the GPU (CUDA_VISIBLE_DEVICES=)")
+    if not options.data.is_file():
+        raise InputError(f"{options.data}: no such file")
+    job = make_job(options)
+    results = read_results(options.out, describe_job(job, options.data))
+    done = results["recipes"]
+    wanted = [name for name in RECIPES if name in (options.recipes or RECIPES) or name in options.again]
+    todo = [name for name in dict.fromkeys([DEFAULT, *wanted]) if name in options.again or name not in done]
+    plans = {name: settle_recipe(job, RECIPES[name]) for name in todo}
+    for number, (name, settings) in enumerate(plans.items(), 1):
+        print(f"{name}, {number} of {len(plans)}: {RECIPES[name].reason}", file=sys.stderr)
+        done[name] = run_recipe(job, name, settings)
+        results["recipes"] = {one: done[one] for one in RECIPES if one in done}
+        compare_with_default(job, results["recipes"])
+        write_json(options.out, results)
+        if options.out == RESULTS:
+            write_page(results)
+    print(as_text(results_table(results)))
+
+
+def make_job(options: argparse.Namespace) -> Job:
+    split = split_documents(read_corpus(options.data).documents, apply_settings({}).data.seed)
+    validation = split["validation"][: options.articles]
+    if not validation:
+        raise InputError(f"{options.data}: too few articles to split 80/10/10; give at least 10")
+    readings = tuple(name for name in READINGS if name in (*options.answers, COMPARED))
+    negatives = [text for document in validation if (text := without_names(document))]
+    return Job(options.preset, options.minutes, split["train"], validation, negatives, options.work, readings)
+
+
+def without_names(document: Document) -> Document | None:
+    """The article's sentences in which none of its listed names stands, as a text with empty lists; None under two of them."""
+    listed = {*document.names("chemicals"), *document.names("diseases"), *(side for pair in document.pairs() for side in pair)}
+    sentences = [document.article[start:end] for start, end in split_sentences(document.article)]
+    bare = [sentence for sentence in sentences if not any(map(FoldedText(sentence).contains, listed))]
+    if len(bare) < 2:
+        return None
+    return Document(f"{document.id}, sentences without names", " ".join(bare), tasks=document.tasks)
+
+
+def describe_job(job: Job, data: Path) -> dict:
+    """What results must share to stand in one table."""
+    return {
+        "data": data.name,
+        "data_sha256": hash_file(data),
+        "preset": job.preset,
+        "minutes": job.minutes,
+        "articles": {"train": len(job.train), "validation": len(job.validation), "without_names": len(job.negatives)},
+        "processor": processor_name(),
+        "threads": count_threads(),
+    }
+
+
+def count_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def read_results(path: Path, job: dict) -> dict:
+    """The results so far. Raises InputError where they are of other data, another model, time or machine."""
+    names = ("python", "torch", "transformers", "peft", "trl")
+    versions = {name: platform.python_version() if name == "python" else version(name) for name in names}
+    device = f"cpu ({platform.machine()}), {os.cpu_count()} cores"
+    if not path.exists():
+        return {"device": device, "versions": versions, "level": LEVEL, "job": job, "recipes": {}}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in job.items():
+        if results["job"][key] != value:
+            raise InputError(
+                f"{path}: its recipes have {key} {results['job'][key]}, not {value}, and would not compare; "
+                "give the same, or another file by --out"
+            )
+    return results
+
+
+def settle_recipe(job: Job, recipe: Recipe) -> Settings:
+    """The settings of a recipe, its plan made. Raises InputError where they cannot be."""
+    from pipeline.model import load_tokenizer, model_path
+    from pipeline.plan.architectures import find_architecture
+    from pipeline.plan.hardware import detect_device
+    from pipeline.plan.lengths import count_lengths
+
+    settings = apply_settings(resolve_explicit(job.preset, None, [*ALWAYS, *recipe.settings]))
+    tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
+    split = {"train": train_of(job, recipe), "validation": job.validation, "test": job.negatives}
+    lengths = count_lengths(tokenizer, split, settings)
+    architecture = find_architecture(settings.model.name, settings.model.revision)
+    return make_plan(settings, architecture, detect_device(), lengths).settings
+
+
+def train_of(job: Job, recipe: Recipe) -> list[Document]:
+    more = [without_names(document) for document in job.train[::NEGATIVE_EVERY]] if recipe.negatives else []
+    return [*job.train, *(text for text in more if text)]
+
+
+def run_recipe(job: Job, name: str, settings: Settings) -> dict:
+    """Train it and answer by it; figures for the result file."""
+    from pipeline.model import load_tokenizer, model_path
+    from pipeline.training.loss_mask import encode_documents
+
+    folder, layout = job.work / name, settings.train.layout
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
+    train, validation = (encode_documents(tokenizer, part, layout) for part in (train_of(job, RECIPES[name]), job.validation))
+    a_step = time_step(settings, tokenizer, train, folder / "timed")
+    steps = max(1, round(60 * job.minutes / a_step))
+    print(f"{name}: {a_step:.2f} s a step, so {steps} steps in {job.minutes:g} minutes", file=sys.stderr)
+    settings = apply_settings({"train.max_steps": steps}, settings)
+    model, figures = train_timed(settings, tokenizer, train, validation, folder)
+    examples = steps * settings.train.effective_batch_size
+    length = sum(len(example["input_ids"]) for example in train) / len(train)
+    return {
+        "settings": list(RECIPES[name].settings),
+        "examples": len(train),
+        "seconds_a_step": round(a_step, 3),
+        "steps": steps,
+        "tokens": round(examples * length),
+        "passes": round(examples / len(train), 3),
+        **figures,
+        "answers": answer_all(job, settings, model, tokenizer, folder),
+    }
+
+
+def time_step(settings: Settings, tokenizer: PreTrainedTokenizerBase, train: Sequence[dict], folder: Path) -> float:
+    """Processor seconds of an optimiser step on examples of evenly spread lengths, the first steps left out."""
+    from pipeline.model import load_model
+    from pipeline.training.attention import fast_attention
+    from pipeline.training.train import make_trainer
+
+    steps = WARM_UP + TIMED
+    wanted = min(steps * settings.train.effective_batch_size, len(train))
+    by_length = sorted(train, key=lambda example: len(example["input_ids"]))
+    spread = [by_length[(2 * i + 1) * len(train) // (2 * wanted)] for i in range(wanted)]
+    model = load_model(settings, trainable=True)
+    trainer = make_trainer(apply_settings({"train.max_steps": steps}, settings), model, tokenizer, spread, [], folder)
+    with fast_attention(model):
+        share, _ = time_training(trainer, cuda=False)
+    return 1 / (share * steps)
+
+
+def train_timed(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, train: Sequence[dict], validation: Sequence[dict], folder: Path
+) -> tuple[PreTrainedModel, dict]:
+    """The trained model; {"seconds": processor seconds of its steps, "clock_seconds", "train_loss", "validation_loss"}."""
+    from transformers import TrainerCallback
+
+    from pipeline.model import load_model
+    from pipeline.training.train import train_adapter
+
+    times: list[tuple[float, float]] = []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            times.append((processor_clock(), time.perf_counter()))
+
+        def on_step_end(self, args, state, control, **kwargs):
+            times.append((processor_clock(), time.perf_counter()))
+
+    model = load_model(settings, trainable=True)
+    facts = train_adapter(settings, model, tokenizer, train, validation, folder, [Clock()])
+    (own, clock), (own_end, clock_end) = times[0], times[-1]
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    losses = {key: round(facts[key], 4) for key in ("train_loss", "validation_loss")}
+    return model, {"seconds": round(own_end - own, 1), "clock_seconds": round(clock_end - clock, 1), **losses}
+
+
+def answer_all(job: Job, settings: Settings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict:
+    """By reading, the figures of the answers to validation; "false_alarms": of the texts that name nothing, grounded."""
+    from eval.engines.huggingface import ask_model
+    from pipeline.plan.lengths import answer_budgets
+
+    budgets = answer_budgets(tokenizer, job.train)
+    figures: dict = {}
+
+    def ask(documents: Sequence[Document], name: str, grounded: bool) -> float:
+        started = processor_clock()
+        ask_model(
+            model,
+            tokenizer,
+            documents,
+            folder / name / "completions.jsonl",
+            layout=settings.train.layout,
+            max_new_tokens=settings.eval.max_new_tokens or budgets,
+            batch_tokens=settings.eval.batch_tokens,
+            grounded=grounded,
+        )
+        return round(processor_clock() - started, 1)
+
+    for reading in job.readings:
+        seconds = ask(job.validation, reading, reading == COMPARED)
+        scores = score_answers(read_answers(folder / reading, job.validation))
+        kept = ("precision", "recall", "f1", "ci95")
+        figures[reading] = {
+            "tasks": {task: {key: own[key] for key in kept} for task, own in scores["tasks"].items()},
+            "micro": {key: scores["micro"][key] for key in kept},
+            "rates": scores["rates"],
+            "seconds": seconds,
+        }
+    if job.negatives:
+        ask(job.negatives, "without-names", True)
+        alarms = read_answers(folder / "without-names", job.negatives).predicted
+        figures["false_alarms"] = {
+            task: sum(bool(items) for (_, asked), items in alarms.items() if asked == task) / len(job.negatives)
+            for task in TASKS
+        }
+    return figures
+
+
+def read_answers(folder: Path, documents: Sequence[Document]) -> Scored:
+    """Kept answers beside gold. Raises InputError where they are not there any more."""
+    path = folder / "completions.jsonl"
+    if not path.is_file():
+        raise InputError(f"{path}: no answers there to compare with; give the same --work, or --again {folder.parent.name}")
+    return match_answers(documents, parse_completions(read_completions(path)))
+
+
+def compare_with_default(job: Job, recipes: Mapping[str, dict]) -> None:
+    """Add to each recipe but the default "against_default": by task and "micro", the paired test's row."""
+    before = read_answers(job.work / DEFAULT / COMPARED, job.validation).counts
+    kept = ("difference", "ci95", "p", "p_corrected", "resolvable")
+    for name, one in recipes.items():
+        if name != DEFAULT:
+            compared = compare_counts(before, read_answers(job.work / name / COMPARED, job.validation).counts)
+            one["against_default"] = {task: {key: row[key] for key in kept} for task, row in compared.items()}
+
+
+def results_table(results: Mapping) -> Table:
+    job, recipes = results["job"], results["recipes"]
+    count = job["articles"]["validation"]
+    title = f"{job['preset']}, {job['minutes']:g} minutes of training a recipe: F1 on {count} validation articles, percent"
+    header = ("recipe", "steps", "passes", "validation loss", *TASKS, "micro", "repeated", "truncated", "not in the text",
+              "false alarms", "answering, s an article", "better in", "worse in")  # fmt: skip
+    note = (
+        f"{job['processor']}, {job['threads']} threads. " + (f"{remark}. " if (remark := remark_on(count)) else "")
+        + "F1 of grounded answers, with 95 % intervals over articles. "
+        "repeated, not in the text: of items; truncated: of answers; these of plain answers. "
+        f"false alarms: of {job['articles']['without_names']} texts that name nothing, those with a relation. "
+        f"better, worse: than the default, where the paired test's corrected p is under {results['level']}."
+    )  # fmt: skip
+    return Table(header, tuple(results_row(results, name) for name in recipes), title, note, ("better in", "worse in"))
+
+
+def results_row(results: Mapping, name: str) -> tuple[str, ...]:
+    one, count = results["recipes"][name], results["job"]["articles"]["validation"]
+    answers = one["answers"]
+    scores, rates = answers[COMPARED], answers.get("plain", {}).get("rates", {})
+    figures = [{**scores["tasks"], "micro": scores["micro"]}.get(task) for task in (*TASKS, "micro")]
+    against = one.get("against_default", {})
+    differs = {task: row["difference"] for task, row in against.items() if row["p_corrected"] < results["level"]}
+    sides = [[task for task in differs if task != "macro" and sign * differs[task] > 0] for sign in (1, -1)]
+    return (
+        name,
+        f"{one['steps']}",
+        f"{one['passes']:.2f}",
+        f"{one['validation_loss']:.3f}",
+        *(with_interval(own["f1"], own["ci95"]) if own else NONE for own in figures),
+        *(percent(rates.get(kind)) for kind in ("duplicate", "truncated", "ungrounded")),
+        percent(answers.get("false_alarms", {}).get("relations")),
+        f"{scores['seconds'] / count:.1f}",
+        *(", ".join(side) or (NONE if against else "") for side in sides),
+    )
+
+
+def recipes_table(names: Sequence[str]) -> Table:
+    rows = ((name, ", ".join(RECIPES[name].settings) or NONE, RECIPES[name].reason) for name in names)
+    return Table(("recipe", "laid over the preset", "why"), tuple(rows), words=("laid over the preset", "why"))
+
+
+def render_page(results: Mapping | None) -> str:
+    """What stands in docs/recipe.md between its two marks."""
+    if results is None:
+        return "No recipe has been measured yet.\n\n" + as_markdown(recipes_table(list(RECIPES)))
+    left = [name for name in RECIPES if name not in results["recipes"]]
+    blocks = [as_markdown(results_table(results)), as_markdown(recipes_table(list(results["recipes"])))]
+    if left:
+        blocks += ["Not measured yet, though the command can:", as_markdown(recipes_table(left))]
+    return join_blocks(blocks)
+
+
+def write_page(results: Mapping | None, page: Path = PAGE) -> None:
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    write_text(page, f"{before}{BEGIN}\n\n{render_page(results)}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

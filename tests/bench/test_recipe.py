@@ -1,0 +1,103 @@
+"""Recipes at equal time: two are really trained and compared, resumed, and refused where they would not compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.recipe import BEGIN, DEFAULT, END, RECIPES, main, render_page, results_table, without_names, write_page
+from data.schema import TASKS, Document, Mention
+from pipeline.config import apply_settings, resolve_explicit
+from pipeline.plan.architectures import find_architecture
+from pipeline.plan.decide import make_plan
+from pipeline.plan.hardware import named_device
+from pipeline.plan.lengths import usual_lengths
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = (ROOT / "data" / "sample.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+@pytest.mark.slow
+def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, capsys):
+    data, out, work = tmp_path / "rows.jsonl", tmp_path / "out.json", tmp_path / "work"
+    data.write_text("".join(SAMPLE[:90]), encoding="utf-8")
+    command = ["--data", str(data), "--minutes", "0.03", "--articles", "2", "--preset", "tiny"]
+    command += ["--work", str(work), "--out", str(out)]
+    assert main([*command, "--recipes", "separate"]) == 0
+    first = json.loads(out.read_text(encoding="utf-8"))
+    assert list(first["recipes"]) == [DEFAULT, "separate"] and first["job"]["articles"] == {
+        "train": 24,
+        "validation": 2,
+        "without_names": first["job"]["articles"]["without_names"],
+    }
+    own = first["recipes"]["separate"]
+    assert own["steps"] >= 1 and own["seconds"] > 0 and own["validation_loss"] > 0 and own["examples"] == 72
+    assert set(own["answers"]["plain"]["tasks"]) == set(TASKS) and own["answers"]["grounded"]["rates"]["ungrounded"] == 0
+    assert -1 <= own["against_default"]["micro"]["difference"] <= 1 and "against_default" not in first["recipes"][DEFAULT]
+    assert "zolamine" not in out.read_text(encoding="utf-8") and "completion" not in out.read_text(encoding="utf-8")
+
+    capsys.readouterr()
+    assert main([*command, "--recipes", "separate"]) == 0  # all there: nothing is trained
+    assert json.loads(out.read_text(encoding="utf-8")) == first and "s a step" not in capsys.readouterr().err
+
+    data.write_text("".join(SAMPLE[3:93]), encoding="utf-8")
+    assert main(command) == 2
+    assert "data_sha256" in capsys.readouterr().err
+    data.write_text("".join(SAMPLE[:90]), encoding="utf-8")
+    assert main([*command, "--minutes", "0.05"]) == 2
+    assert "minutes 0.03, not 0.05" in capsys.readouterr().err
+    assert json.loads(out.read_text(encoding="utf-8")) == first
+
+
+def test_every_recipe_can_be_planned_and_differs_from_the_default():
+    seen = {}
+    for name, recipe in RECIPES.items():
+        settings = apply_settings(resolve_explicit("llama-3.2-3b", None, recipe.settings))
+        plan = make_plan(settings, find_architecture(settings.model.name), named_device("h200"), usual_lengths())
+        seen[name] = (plan.settings, recipe.negatives)
+    assert len({str(one) for one in seen.values()}) == len(RECIPES)
+
+
+def test_a_text_without_names_keeps_only_sentences_that_name_nothing():
+    mentions = (Mention("zolamine", "Chemical"), Mention("tremor", "Disease"))
+    text = "Zolamine was given. We asked ten people. Tremor followed in two. The others said nothing."
+    bare = without_names(Document("7", text, mentions=mentions))
+    assert bare.text == "We asked ten people. The others said nothing." and not any(map(bare.gold, TASKS))
+    assert without_names(Document("8", "Zolamine was given. It helped.", mentions=mentions)) is None
+
+
+def example_results() -> dict:
+    figures = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "ci95": [0.4, 0.6]}
+    answers = {
+        "grounded": {"tasks": dict.fromkeys(TASKS, figures), "micro": figures, "rates": {}, "seconds": 30.0},
+        "plain": {"rates": {"duplicate": 0.25, "truncated": 0.125, "ungrounded": 0.0625}},
+        "false_alarms": dict.fromkeys(TASKS, 0.3),
+    }
+    one = {"steps": 40, "passes": 0.2, "validation_loss": 0.5, "answers": answers}
+    rows = {task: {"difference": 0.1, "p_corrected": 0.01} for task in TASKS}
+    rows["diseases"] = {"difference": -0.1, "p_corrected": 0.04}
+    rows["relations"] = {"difference": 0.1, "p_corrected": 0.2}
+    job = {"preset": "tiny", "minutes": 8, "articles": {"validation": 20, "without_names": 9}, "processor": "x", "threads": 2}
+    return {"level": 0.05, "job": job, "recipes": {DEFAULT: one, "separate": one | {"against_default": rows}}}
+
+
+def test_the_table_says_what_the_paired_test_decided():
+    table = results_table(example_results())
+    default, separate = (dict(zip(table.header, row, strict=True)) for row in table.rows)
+    assert (separate["better in"], separate["worse in"]) == ("chemicals", "diseases") and default["better in"] == ""
+    assert (separate["repeated"], separate["truncated"], separate["not in the text"], separate["false alarms"]) == (
+        "25.0", "12.5", "6.2", "30.0",
+    )  # fmt: skip
+    assert separate["answering, s an article"] == "1.5" and "under 30" in table.note
+
+
+def test_the_page_has_every_recipe_measured_or_not(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nrest\n", encoding="utf-8")
+    write_page(example_results(), page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Title") and text.endswith("rest\n") and "old" not in text
+    assert text.index("Not measured yet") > text.index("| separate |") and "| batch-8 |" in text
+    assert "No recipe has been measured yet" in render_page(None)
