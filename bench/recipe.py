@@ -11,6 +11,7 @@ Time is this process's processor time over its threads: the clock's, were nothin
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -238,6 +239,7 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     folder, layout = job.work / name, settings.train.layout
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    gc.collect()  # trainers refer to themselves, and the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train, validation = (encode_documents(tokenizer, part, layout) for part in (train_of(job, RECIPES[name]), job.validation))
     a_step = time_step(settings, tokenizer, train, folder / "timed")

@@ -37,6 +37,13 @@ def plan(gpu: str, name: str = LLAMA_3B, lengths: Lengths = LENGTHS, count: int 
     return make_plan(settings, find_architecture(name), named_device(gpu, count), lengths)
 
 
+def test_an_adapter_of_the_last_layers_is_counted_and_more_than_there_are_is_refused():
+    whole, half = plan("h100").memory["adapter"], plan("h100", lora__last_layers=14).memory["adapter"]
+    assert half == whole // 2
+    with pytest.raises(InputError, match=r"lora.last_layers=29: .* has 28 layers"):
+        plan("h100", lora__last_layers=29)
+
+
 # Totals that the Hub shows for each model, in billions.
 SIZES = {"llama-3.2-1b": 1.236, "llama-3.2-3b": 3.213, "llama-3.1-8b": 8.030, "qwen2.5-3b": 3.086}
 SIZES |= {"qwen3-4b": 4.022, "gemma-2-2b": 2.614, "mistral-7b": 7.248}

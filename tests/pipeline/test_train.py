@@ -194,6 +194,17 @@ def test_a_step_is_the_same_in_one_batch_and_in_two(settings, tmp_path):
 
 
 @pytest.mark.slow
+def test_only_the_last_layers_get_an_adapter_where_so_set(settings):
+    few = replace(settings, lora=replace(settings.lora, last_layers=1))
+    whole, last = (load_model(one, trainable=True) for one in (settings, few))
+
+    def trained(model):
+        return {int(name.split(".layers.")[1].split(".")[0]) for name, p in model.named_parameters() if p.requires_grad}
+
+    count = whole.config.num_hidden_layers
+    assert count > 1 and trained(whole) == set(range(count)) and trained(last) == {count - 1}
+
+
 def test_training_saves_the_adapter_with_all_it_needs(settings, tmp_path):
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
     model = load_model(settings, trainable=True)

@@ -69,7 +69,7 @@ def test_every_argument_of_from_pretrained_exists(source, settings):
 
 def test_every_argument_of_get_peft_model_exists(source, settings):
     known = parameters(source / "models" / "llama.py", "FastLlamaModel", "get_peft_model")
-    assert set(unsloth_model.unsloth_lora_arguments(settings)) <= known
+    assert {"layers_to_transform", *unsloth_model.unsloth_lora_arguments(settings)} <= known
 
 
 def test_get_peft_model_is_the_one_that_was_read(source):
