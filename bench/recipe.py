@@ -181,6 +181,11 @@ def describe_job(job: Job, data: Path) -> dict:
         "data": data.name,
         "data_sha256": hash_file(data),
         "preset": job.preset,
+        "preset_settings": {
+            name: value
+            for name, value in resolve_explicit(job.preset, None, []).items()
+            if name.startswith(("model.", "lora.", "train."))
+        },
         "minutes": job.minutes,
         "articles": {"train": len(job.train), "validation": len(job.validation), "without_names": len(job.negatives)},
         "processor": processor_name(),
@@ -401,8 +406,11 @@ def results_row(results: Mapping, name: str) -> tuple[str, ...]:
     )
 
 
-def recipes_table(names: Sequence[str]) -> Table:
-    rows = ((name, ", ".join(RECIPES[name].settings) or NONE, RECIPES[name].reason) for name in names)
+def recipes_table(names: Sequence[str], preset: Mapping | None = None) -> Table:
+    """What each recipe lays over the preset; of the default, what the preset itself had when it was measured."""
+    own = tuple(f"{name}={value}" for name, value in (preset or {}).items())
+    laid = {name: own if name == DEFAULT else RECIPES[name].settings for name in names}
+    rows = ((name, ", ".join(laid[name]) or NONE, RECIPES[name].reason) for name in names)
     return Table(("recipe", "laid over the preset", "why"), tuple(rows), words=("laid over the preset", "why"))
 
 
@@ -411,7 +419,10 @@ def render_page(results: Mapping | None) -> str:
     if results is None:
         return "No recipe has been measured yet.\n\n" + as_markdown(recipes_table(list(RECIPES)))
     left = [name for name in RECIPES if name not in results["recipes"]]
-    blocks = [as_markdown(results_table(results)), as_markdown(recipes_table(list(results["recipes"])))]
+    blocks = [
+        as_markdown(results_table(results)),
+        as_markdown(recipes_table(list(results["recipes"]), results["job"]["preset_settings"])),
+    ]
     if left:
         blocks += ["Not measured yet, though the command can:", as_markdown(recipes_table(left))]
     return join_blocks(blocks)

@@ -32,6 +32,7 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
         "validation": 2,
         "without_names": first["job"]["articles"]["without_names"],
     }
+    assert first["job"]["preset_settings"]["train.learning_rate"] == 2e-3
     own = first["recipes"]["separate"]
     assert own["steps"] >= 1 and own["seconds"] > 0 and own["validation_loss"] > 0 and own["examples"] == 72
     assert set(own["answers"]["plain"]["tasks"]) == set(TASKS) and own["answers"]["grounded"]["rates"]["ungrounded"] == 0
@@ -79,7 +80,14 @@ def example_results() -> dict:
     rows = {task: {"difference": 0.1, "p_corrected": 0.01} for task in TASKS}
     rows["diseases"] = {"difference": -0.1, "p_corrected": 0.04}
     rows["relations"] = {"difference": 0.1, "p_corrected": 0.2}
-    job = {"preset": "tiny", "minutes": 8, "articles": {"validation": 20, "without_names": 9}, "processor": "x", "threads": 2}
+    job = {
+        "preset": "tiny",
+        "preset_settings": {"lora.r": 64},
+        "minutes": 8,
+        "articles": {"validation": 20, "without_names": 9},
+        "processor": "x",
+        "threads": 2,
+    }
     return {"level": 0.05, "job": job, "recipes": {DEFAULT: one, "separate": one | {"against_default": rows}}}
 
 
@@ -100,4 +108,5 @@ def test_the_page_has_every_recipe_measured_or_not(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# Title") and text.endswith("rest\n") and "old" not in text
     assert text.index("Not measured yet") > text.index("| separate |") and "| batch-8 |" in text
+    assert "| default | lora.r=64 |" in text
     assert "No recipe has been measured yet" in render_page(None)
