@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -96,6 +97,9 @@ def address():
         page = served_page.build_page(models, "medner: test")
         yield served_page.serve_page(page, "127.0.0.1", None, wait=False)
         page.close()
+    # Gradio sets this thread a loop and leaves it open, which would be a warning in whichever test it is collected in.
+    asyncio.get_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 @pytest.mark.slow
