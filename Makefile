@@ -7,6 +7,8 @@ UNSLOTH_TESTS := -m pytest tests/unsloth -o filterwarnings=default --disable-war
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 CHAOS_N ?= 200
+PROCESSES ?= 2
+REAL = --preset smollm2-135m --data $(DATA) --out runs/real --yes
 
 .PHONY: demo real test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
 .PHONY: chaos fuzz lock licences sbom audit
@@ -16,9 +18,11 @@ demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
 
 # The job on real articles, with a really pretrained small Llama: make real DATA=FILE
+# A small model's products are too short to be shared by cores: two processes of one core train 1.3 times as fast as one of two.
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
-	$(BIN)/medner run --preset smollm2-135m --data $(DATA) --out runs/real --yes
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m pipeline.processes train $(REAL)
+	$(BIN)/medner run $(REAL)
 	$(BIN)/medner evaluate runs/real --grounded
 	$(BIN)/medner compare runs/real
 

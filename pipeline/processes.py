@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wait_for_all()  # where the adapter was there already, the others still wait
         return code
     options = parse_arguments(arguments)
+    cli.quiet_libraries(options.debug)
     if options.name in TRAINING:
         from pipeline.run_folder import read_run
 

@@ -47,6 +47,8 @@ def run_job(
     with lock_run(path):
         run = open_run(path, explicit, files, fresh)
         for name, work in STAGES.items():
+            if name == "evaluate_base" and until == "train":
+                continue  # `run` does it later: whoever only trains, by several processes say, need not wait for it
             if not run.done(name):
                 do_stage(run, name, work)
             if name == "plan" and not run.done("train"):
@@ -188,7 +190,8 @@ def plan_run(run: RunFolder) -> dict:
     if plan.seconds:
         least, most = map(render_time, total_seconds(plan))
         print(f"plan: {least} to {most} on {plan.hardware.name}, counted, not measured", file=sys.stderr)
-    return {"estimate": {"training_bytes": plan.memory["training"], "seconds": plan.seconds}}
+    estimate = {"training_bytes": plan.memory["training"], "seconds": plan.seconds}
+    return {"estimate": estimate, "processes": plan.hardware.count}
 
 
 def add_token_counts(run: RunFolder, split: Mapping[str, Sequence[Document]], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -25,6 +25,7 @@ from data.schema import InputError
 from pipeline import changes
 from pipeline.config import Explicit, Settings, apply_settings, flatten, read_settings_file, write_settings
 from pipeline.lock import LOCK_FILES, lock_run
+from pipeline.training.distributed import count_processes
 
 FORMAT = 1  # of the run folder; a later one is refused
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "unsloth", "bitsandbytes", "datasets", "llguidance", "gguf")
@@ -122,19 +123,28 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
     take_back = run.manifest.get("added", ()) if "refused" in run.manifest else ()
     asked = changes.merge_asked(run.asked, explicit, stages, take_back)
     changed = [name for name in changes.changed_names(run.asked, asked) if not name.startswith("data.")]
-    if not changed:
+    launched = describe_processes(stages)
+    if not changed and not launched:
         return run
     training = (run.path / "checkpoints").exists() and not any(changes.is_read(name, ["train"]) for name in changed)
+    training = training and not launched
     run.settings = changes.resolve_again(run.settings, asked, [*stages, "train"] if training else [*stages])
-    if changes.needs_plan(changed):
+    if launched or changes.needs_plan(changed):
         stages.pop("plan", None)
     if not training:
         set_aside_checkpoints(run)
     run.manifest |= {"asked": changes.asked_to_json(asked), "added": [name for name in explicit if name in changed]}
     write_settings(run.settings, run.path / "config.yaml")
     run.save()
-    print(f"changed since this run began: {', '.join(changed)}", file=sys.stderr)
+    print(f"changed since this run began: {', '.join([*changed, *launched])}", file=sys.stderr)
     return run
+
+
+def describe_processes(stages: Mapping[str, dict]) -> list[str]:
+    """Where training is still to come, how many processes it was planned for and has now, if they differ: each has its share of
+    the effective batch, so that it must be planned again."""
+    planned, now = stages.get("plan", {}).get("processes", 1), count_processes()
+    return [f"processes (planned for {planned}, now {now})"] if "plan" in stages and "train" not in stages and planned != now else []
 
 
 def lock_existing(path: Path) -> AbstractContextManager[None]:

@@ -110,8 +110,9 @@ def estimate_seconds(settings: Settings, model: Architecture, device: Device, le
     times = train.evaluations * min(1.0, train.eval_f1_articles / max(1, len(set(lengths.validation.owners))))
 
     def span(trained: float, known: float, answered: float) -> Range:
+        cores = device.cores * (device.count if trained else 1)  # the first of several processes answers alone
         least, most = (
-            read * (trained * (cost + bool(train.gradient_checkpointing)) + known + answered * slower) / (rate * device.cores)
+            read * (trained * (cost + bool(train.gradient_checkpointing)) + known + answered * slower) / (rate * cores)
             for rate, cost, slower in COSTS["bfloat16" if device.bfloat16 and settings.model.dtype == "bfloat16" else "float32"]
         )
         return least, most

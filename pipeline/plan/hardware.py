@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.schema import InputError
+from pipeline.training.distributed import count_processes
 
 GiB = 2**30
 # GiB of memory as PyTorch reports it.
@@ -56,7 +57,7 @@ def detect_device() -> Device:
     """
     import torch
 
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = count_processes()
     if not torch.cuda.is_available():
         if unusable := describe_unusable_gpu():
             print(f"WARNING: {unusable}", file=sys.stderr)

@@ -126,6 +126,21 @@ def test_checkpoints_of_other_settings_are_kept_aside(run, data, capsys):
     assert "training begins anew" in capsys.readouterr().err
 
 
+def test_another_number_of_processes_is_planned_again(run, data, monkeypatch, capsys):
+    run.stage("plan", lambda: {"processes": 1})
+    write_text(run.path / "checkpoints" / "checkpoint-1" / "weights", "old")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not open_run(run.path, EXPLICIT, data, fresh=False).done("plan")
+    assert (run.path / "checkpoints-1" / "checkpoint-1" / "weights").exists()  # whose steps had other shares
+    assert "processes (planned for 1, now 2)" in capsys.readouterr().err
+
+
+def test_the_number_of_processes_is_nothing_to_a_trained_run(run, data, monkeypatch):
+    run.stage("plan", lambda: {"processes": 2})
+    run.stage("train", dict)
+    assert open_run(run.path, EXPLICIT, data, fresh=False).done("plan")
+
+
 @pytest.mark.parametrize("later", [{"format": 2}, {"medner": "99.0"}])
 def test_a_run_of_a_later_version_says_so(run, data, later):
     write_text(run.path / "manifest.json", json.dumps(run.manifest | later))

@@ -49,6 +49,7 @@ def test_the_best_checkpoint_has_the_most_f1_and_that_f1_is_its_answers(tmp_path
     monkeypatch.setattr(validation_f1, "f1_score", raised)
     explicit = resolve_explicit("tiny", None, [f"data.file={corpus}", *SETTINGS])
     run = job.run_job(tmp_path / "run", explicit, until="train")
+    assert list(run.manifest["stages"]) == ["data", "plan", "train"], "the untuned model is not what was asked for"
     facts = run.manifest["stages"]["train"]
     rows = [row for row in facts["losses"] if "eval_loss" in row]
     assert [row["step"] for row in rows] == [6, 12, 18] and rows[2]["eval_loss"] < rows[1]["eval_loss"]
