@@ -44,7 +44,7 @@ def named_device(name: str, count: int = 1) -> Device:
     """A GPU of the table `GPUS`, or "cpu" for this machine's; upper and lower case alike. Raises InputError for other names."""
     key = name.lower()
     if key == "cpu":
-        return Device("cpu", "cpu", cpu_memory(), bfloat16=cpu_has_bfloat16(), count=count, cores=count_cores())
+        return Device("cpu", "cpu", cpu_memory() // count, bfloat16=cpu_has_bfloat16(), count=count, cores=count_cores())
     if key not in GPUS:
         raise InputError(f"--gpu {name}: not a known device; choose one of {', '.join(GPUS)}, cpu")
     return Device(key, "cuda", int(GPUS[key] * GiB), bfloat16=key != "t4", count=count)
