@@ -21,7 +21,7 @@ demo: .venv/ready
 # A small model's products are too short to be shared by cores: two processes of one core train 1.3 times as fast as one of two.
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) -m pipeline.processes train $(REAL)
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m pipeline.processes train $(REAL)
 	$(BIN)/medner run $(REAL)
 	$(BIN)/medner evaluate runs/real --grounded
 	$(BIN)/medner compare runs/real

@@ -190,12 +190,13 @@ def test_a_recipe_is_short_says_what_to_expect_and_is_a_shell_script(recipe):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch) -> Path:
-    """`medner` on the path is this checkout's, whatever is installed; 30 invented articles beside it."""
-    medner = tmp_path / "bin" / "medner"
-    medner.parent.mkdir()
-    medner.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m pipeline.cli "$@"\n', encoding="utf-8")
-    medner.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{medner.parent}{os.pathsep}{os.environ['PATH']}")
+    """`medner` and `torchrun` on the path are this checkout's, whatever is installed; 30 invented articles beside them."""
+    (tmp_path / "bin").mkdir()
+    for name, module in (("medner", "pipeline.cli"), ("torchrun", "torch.distributed.run")):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m {module} "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     lines = (ROOT / "data" / "sample.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "articles.jsonl").write_text("".join(lines[:90]), encoding="utf-8")
     return tmp_path
