@@ -29,5 +29,7 @@ def wait_for_all() -> None:
     from accelerate import PartialState
     from torch.distributed.distributed_c10d import _set_pg_timeout
 
+    # accelerate numbers the processor, and torch.load knows no "cpu:0" to put a checkpoint's optimiser on
+    torch.serialization.register_package(11, lambda _: None, lambda read, place: read if place.startswith("cpu:") else None)
     PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT).wait_for_everyone()
     _set_pg_timeout(LONGEST_STEP)
