@@ -143,8 +143,10 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
 def describe_processes(stages: Mapping[str, dict]) -> list[str]:
     """Where training is still to come, how many processes it was planned for and has now, if they differ: each has its share of
     the effective batch, so that it must be planned again."""
-    planned, now = stages.get("plan", {}).get("processes", 1), count_processes()
-    return [f"processes (planned for {planned}, now {now})"] if "plan" in stages and "train" not in stages and planned != now else []
+    if "plan" not in stages or "train" in stages:
+        return []
+    planned, now = stages["plan"].get("processes", 1), count_processes()
+    return [f"processes (planned for {planned}, now {now})"] if planned != now else []
 
 
 def lock_existing(path: Path) -> AbstractContextManager[None]:

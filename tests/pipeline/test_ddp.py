@@ -99,6 +99,31 @@ def test_two_processes_train_as_one(tmp_path):
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["adapter", "checkpoints", "facts.json"]
 
 
+@pytest.mark.slow
+def test_the_command_hears_one_f1_in_all_processes_and_goes_on_where_both_were_killed(tmp_path):
+    lines = (ROOT / "data" / "sample.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (corpus := tmp_path / "corpus.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
+    settings = ["train.max_steps=4", "train.evaluations=2", "train.eval_f1_articles=1", "train.effective_batch_size=2",
+                "train.report_to=none", "eval.max_new_tokens=8"]  # fmt: skip
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pipeline.processes"]
+    job = ["train", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run"), "--set", *settings]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*launcher, *job], env=environment, stderr=subprocess.PIPE, text=True) as killed:
+        while not (tmp_path / "run" / "checkpoints" / "checkpoint-2" / "sealed.json").exists():
+            assert killed.poll() is None, killed.stderr.read()
+            time.sleep(0.02)
+        own = [int(pid) for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()]
+        for pid in own:  # the launcher ends by itself then
+            os.kill(pid, signal.SIGKILL)
+        said = killed.communicate(timeout=120)[1]
+    assert len(own) == 2 and killed.returncode != 0 and "Truncating" not in said, "only the first process is to be heard"
+    ran = subprocess.run([*launcher, *job], env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    stages = json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]
+    assert list(stages) == ["data", "plan", "train"] and stages["plan"]["processes"] == 2
+    assert [row["step"] for row in stages["train"]["losses"] if "eval_f1" in row] == [2, 4]
+
+
 def start_ranks(folder: Path, longest_step: float) -> list[subprocess.Popen]:
     """Two processes that a cluster would start on two machines: nobody watches over both."""
     folder.mkdir()
