@@ -70,7 +70,8 @@ sbom: .venv-supply/ready
 	.venv-supply/bin/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(BIN)/python
 
 audit: .venv-supply/ready
-	.venv-supply/bin/pip-audit --strict --disable-pip --requirement requirements-cpu.lock
+	@.venv-supply/bin/pip-audit --strict --disable-pip --requirement requirements-cpu.lock || { echo "make audit: no pass. If a package \
+	could not be audited, pypi.org, which lists the vulnerabilities, was not reached (a mirror does not): run it where it is." >&2; exit 1; }
 
 bench: .venv/ready
 	$(BIN)/python -m bench.scoring

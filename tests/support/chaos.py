@@ -10,8 +10,9 @@ or there twice. Two things are counted apart: log-probabilities and what is comp
 digit on when an answer is asked in other company than it would have been; and a training that ran out of memory and went on
 with a smaller batch, whose sums are in another order.
 
-Each command runs in a fork of a process that has the libraries imported already, so that a trial takes seconds. Prints a table,
-writes bench/results/chaos-cpu.json and exits with 1 where anything differed.
+Each command runs in a fork of a process that has the libraries imported already, so that a trial takes seconds. Prints a table
+and exits with 1 where anything differed. bench/results/chaos-cpu.json is written after each trial, so that ending this program
+(Ctrl-C, SIGTERM) loses no more than the trial at hand.
 """
 
 from __future__ import annotations
@@ -164,16 +165,19 @@ def do(job: Job, folder: Path, notes: Path, moment: Moment | None, copies: Path 
         be_command(job, folder, notes, moment, copies)
     starved = moment is not None and moment.kind == "memory"
     deadline, code = time.monotonic() + (LONGEST_WITHOUT_MEMORY if starved else LONGEST), None
-    while code is None:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-        elif time.monotonic() > deadline:
+    try:
+        while code is None:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > deadline:
+                code = -signal.SIGKILL if starved else HUNG
+            else:
+                time.sleep(0.005)
+    finally:
+        if code in (None, HUNG) or starved and not ended:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            code = -signal.SIGKILL if starved else HUNG
-        else:
-            time.sleep(0.005)
     struck = notes / "struck"
     output = (notes / "output").read_text(encoding="utf-8", errors="replace")
     return Ended(code, output, struck.read_text(encoding="utf-8") if struck.exists() else None)
@@ -462,12 +466,20 @@ def main() -> int:
         whole = {job.name: undisturbed(job, place) for job in jobs}
         places = [(job, stage) for job in jobs for stage in whole[job.name].stages() if options.only in (None, job.name)]
         trials: list[Trial] = []
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):  # what there is by then is counted
             for trial in disturb_all(places, whole, place, chance):
                 trials.append(trial)
+                keep(options, trials, time.monotonic() - started)
                 if sum(len(one.struck) for one in trials) >= options.interruptions:
                     break
-    seconds = time.monotonic() - started
+    result = keep(options, trials, time.monotonic() - started)
+    print(render(result))
+    return int(bool(result["n"] < options.interruptions or result["faults"] or result["rows_lost"] or result["rows_twice"]))
+
+
+def keep(options: argparse.Namespace, trials: Sequence[Trial], seconds: float) -> dict:
+    """Write what the trials came to. Returns it."""
     result = summarise(trials) | {
         "device": f"cpu ({platform.machine()}), {os.cpu_count()} cores, one thread",
         "versions": {name: importlib.import_module(name).__version__ for name in ("torch", "transformers", "trl")},
@@ -475,8 +487,7 @@ def main() -> int:
         "seconds": round(seconds, 1),
     }
     write_json(options.out, result)
-    print(render(result))
-    return int(bool(result["faults"] or result["rows_lost"] or result["rows_twice"]))
+    return result
 
 
 def summarise(trials: Sequence[Trial]) -> dict:
