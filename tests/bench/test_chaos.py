@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chaos import count_lost, is_close
+from chaos import KINDS, count_lost, is_close, kind_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +27,12 @@ def test_interruptions_in_every_stage_cost_nothing(tmp_path):
     assert result["n"] >= 20 and result["rows_lost"] == result["rows_twice"] == 0 and not result["faults"]
     assert result["identical"] + result["last_digits"] + result["smaller_batch"] == result["trials"]
     assert len(result["stages"]) >= 10, "a stage was left out"
+
+
+@pytest.mark.parametrize("places", [1, 2, 3, 4, 13])
+def test_every_place_gets_every_kind(places):
+    for place in range(places):
+        assert {kind_of(number, places) for number in range(place, 4 * places, places)} == set(KINDS)
 
 
 def test_what_is_lost_or_twice_is_counted():

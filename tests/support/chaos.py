@@ -421,13 +421,18 @@ def disturb_all(
     """Trials without end, in each stage in turn and of each kind in turn; every fourth is interrupted again when it goes on."""
     for number in itertools.count():
         job, stage = places[number % len(places)]
-        kinds = [KINDS[(number // len(places) + number) % len(KINDS)], *chance.choices(KINDS, k=number % 4 == 0)]
+        kinds = [kind_of(number, len(places)), *chance.choices(KINDS, k=number % 4 == 0)]
         moments = [whole[job.name].choose(stage, kind, chance) for kind in kinds]
         trial = disturb(job, whole[job.name], moments, place)
         for fault in trial.faults:
             print(f"FAULT  {job.name}: {moments}: {fault}", flush=True)
         print(".", end="", file=sys.stderr, flush=True)
         yield trial
+
+
+def kind_of(number: int, places: int) -> str:
+    """The kind of a trial's first interruption: another in each round over the places, and beside each other."""
+    return KINDS[(number // places + number % places) % len(KINDS)]
 
 
 def finished(job: Job, ended: Ended, code: int) -> bool:
