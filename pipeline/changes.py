@@ -50,10 +50,15 @@ def changed_names(before: Explicit, after: Explicit) -> list[str]:
     return [name for name in new if old[name] != new[name]]
 
 
-def resolve_again(saved: Settings, asked: Explicit, fixed_by: Collection[str]) -> Settings:
-    """`asked`, with what the stages `fixed_by` read as it was resolved then."""
-    fixed = {name: value for name, value in flatten(saved).items() if is_read(name, fixed_by)}
-    return apply_settings({**asked, **fixed})
+def resolve_again(saved: Settings, asked: Explicit, fixed_by: Collection[str], *, planned: bool) -> Settings:
+    """`asked`, with what the stages `fixed_by` read as it was resolved then.
+
+    `planned`: the plan stays, with all that it filled.
+    """
+    before = flatten(saved)
+    again = apply_settings({**asked, **{name: value for name, value in before.items() if is_read(name, fixed_by)}})
+    left_open = [name for name, value in flatten(again).items() if value is None and _within(name, PLANNED)]
+    return apply_settings({name: before[name] for name in left_open}, again) if planned else again
 
 
 def needs_plan(changed: Collection[str]) -> bool:

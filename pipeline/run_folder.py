@@ -128,9 +128,10 @@ def go_on(run: RunFolder, explicit: Explicit, digest: str) -> RunFolder:
         return run
     training = (run.path / "checkpoints").exists() and not any(changes.is_read(name, ["train"]) for name in changed)
     training = training and not launched
-    run.settings = changes.resolve_again(run.settings, asked, [*stages, "train"] if training else [*stages])
     if launched or changes.needs_plan(changed):
         stages.pop("plan", None)
+    fixed_by = [*stages, "train"] if training else [*stages]
+    run.settings = changes.resolve_again(run.settings, asked, fixed_by, planned="plan" in stages)
     if not training:
         set_aside_checkpoints(run)
     run.manifest |= {"asked": changes.asked_to_json(asked), "added": [name for name in explicit if name in changed]}

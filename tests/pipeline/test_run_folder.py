@@ -10,7 +10,7 @@ import pytest
 
 from data.files import write_text
 from data.schema import InputError
-from pipeline.config import read_settings_file
+from pipeline.config import apply_settings, read_settings_file, write_settings
 from pipeline.lock import lock_run
 from pipeline.run_folder import hash_adapter, hash_files, open_run, read_run, require_stage
 
@@ -113,6 +113,16 @@ def test_a_later_stage_can_be_corrected_without_doing_the_earlier_ones_again(run
     again = open_run(run.path, EXPLICIT | {"export.llama_cpp": "elsewhere", "publish.repo": "me/it"}, data, fresh=False)
     assert again.settings.export.llama_cpp == "elsewhere" and again.settings.publish.repo == "me/it"
     assert list(again.manifest["stages"]) == ["data", "plan", "evaluate_base", "train", "evaluate"]
+
+
+def test_what_was_planned_stays_where_the_plan_does(run, data):
+    run.settings = apply_settings({"eval.batch_tokens": 4096, "train.per_device_eval_batch_size": 3}, run.settings)
+    write_settings(run.settings, run.path / "config.yaml")
+    for stage in ("plan", "train"):
+        run.stage(stage, dict)
+    again = open_run(run.path, EXPLICIT | {"export.gguf": ("q8_0",)}, data, fresh=False)
+    assert again.settings.eval.batch_tokens == 4096 and again.settings.train.per_device_eval_batch_size == 3
+    assert again.settings.export.gguf == ("q8_0",) and again.done("plan")
 
 
 def test_checkpoints_of_other_settings_are_kept_aside(run, data, capsys):
