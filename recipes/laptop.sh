@@ -4,8 +4,8 @@
 #   bash recipes/laptop.sh corpus.jsonl                  # instruct rows, PubTator or BioC XML; hours for 1,000 articles
 #
 # Without GPU or network: the weights come as a package (requirements-real.txt, 93 MB), else from the Hub.
-# `make real DATA=FILE` is the same without the first and the last command. Expected: not recorded yet, only short jobs were run.
-# What it has to beat, a CRF that learns in a minute, is in README.md. For a good model, use a GPU.
+# `make real DATA=FILE` is the same without the first and the last command. Expected, from 800 abstracts on 100: F1 of 77 for chemicals, 73
+# for diseases, 31 for relations, beside a CRF's 83, 77 and 25 (README.md, "A small Llama on real abstracts"). For a good model, use a GPU.
 set -euo pipefail
 DATA=$(realpath "$1") && shift
 cd "$(dirname "$0")/.."
