@@ -130,7 +130,7 @@ def test_what_is_reported_of_a_run_is_what_the_run_has(demo):
         for name, key in (("dictionary", "dictionary"), ("CRF", "crf")):
             assert described["systems"][name][task]["f1"] == metrics["baselines"][key][task]["f1"]
     assert {"chemicals", "diseases"} <= set(described["systems"]["adapter"]["ahead"]["dictionary"])
-    assert {"f16", "q8_0"} == set(described["parity"]) and "ahead of CRF in" in table
+    assert {"f16", "q8_0"} <= set(described["parity"]) and "ahead of CRF in" in table
     trained = measure_training(run, 2)
     assert list(trained) == ["float32", "bfloat16", "bfloat16, by matrices"]
     losses = [one["mean_loss"] for one in trained.values()]
