@@ -18,7 +18,7 @@ demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
 
 # The job on real articles, with a really pretrained small Llama: make real DATA=FILE
-# A small model's products are too short to be shared by cores: two processes of one core train 1.3 times as fast as one of two.
+# Two processes of one core: a small model's products are too short to be shared by cores.
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m pipeline.processes train $(REAL)

@@ -1,7 +1,7 @@
 """What a run on real articles reached, beside its baselines:  python -m bench.real RUN
 
 After `make real DATA=FILE`: reads the run, prints the table of `medner compare RUN`, and writes
-bench/results/real-cpu.json: figures, intervals, paired tests, what each exported file kept, seconds of each stage, machine and
+bench/results/real-cpu.json: figures, intervals, paired tests, what each exported file kept, seconds of training, machine and
 versions. No text is kept.
 """
 
@@ -47,8 +47,8 @@ def describe_run(run: RunFolder, comparison: dict, cores: int) -> dict:
                      "epochs": settings.train.num_train_epochs, "batch": settings.train.effective_batch_size},
         "data_sha256": run.manifest["data_sha256"],
         "articles": {name: run.manifest["stages"]["data"][name] for name in ("train", "validation", "test")},
-        "seconds": {name: stage["seconds"] for name, stage in run.manifest["stages"].items()},
-        "training": {key: training[key] for key in ("steps", "train_loss", "validation_loss", "best_step")},
+        # over all interruptions, which a stage's own seconds are not
+        "training": {key: training[key] for key in ("training_seconds", "steps", "train_loss", "validation_loss", "best_step")},
         "losses": training["losses"],
         "systems": {slug(name): describe_system(one, comparison["level"]) for name, one in comparison["systems"].items()},
         "parity": read_parity(run),

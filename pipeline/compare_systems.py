@@ -1,7 +1,7 @@
 """`medner compare RUN`: every system that answered a run's articles in one table, and which baseline each is ahead of.
 
-Systems are the dictionary and the CRF, taught on train; the untuned model, read leniently; the adapter; and
-each variant that `medner evaluate` has asked.
+Systems are the dictionary and the CRF, taught on train; the untuned model, read leniently; the adapter, and its answers without
+items that are repeated or not in the article; and each variant that `medner evaluate` has asked.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from eval.report.tables import with_interval
 from eval.scoring.baselines import baseline_predictions, learn_dictionary
 from eval.scoring.compare import LEVEL
 from eval.scoring.crf import open_crf, predict_with_crf
+from eval.scoring.faults import filter_predictions
 from eval.scoring.lenient import parse_leniently
 from eval.scoring.logprobs import read_completions
 from eval.scoring.parse import Predictions, parse_completions, read_predictions
-from eval.scoring.score import match_answers, score_answers
+from eval.scoring.score import match_answers, match_others, score_answers
 from eval.scoring.stats import compare_counts, remark_on
 from pipeline.run_folder import RunFolder
 
-DICTIONARY, CRF, UNTUNED, TUNED = "dictionary", "CRF", "untuned model", "adapter"
+DICTIONARY, CRF, UNTUNED, TUNED, FILTERED = "dictionary", "CRF", "untuned model", "adapter", "adapter, filtered"
 BASELINES = (DICTIONARY, CRF)
 
 
@@ -33,7 +34,11 @@ def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
     """
     documents = read_split_folder(run.path / "data")[split]
     systems = find_systems(run, split, documents)
-    scored = {name: match_answers(documents, predictions) for name, predictions in systems.items()}
+    scored = {}
+    for name, predictions in systems.items():
+        scored[name] = match_answers(documents, predictions)
+        if name == TUNED:
+            scored[FILTERED] = match_others(scored[TUNED], filter_predictions(scored[TUNED]))
     described: dict[str, JsonObject] = {}
     for name, own in scored.items():
         figures = score_answers(own)
@@ -82,8 +87,9 @@ def systems_table(comparison: JsonObject, split: str) -> Table:
     header = ("system", *tasks, "micro", "repeated", "truncated", *columns)
     remark = comparison["interval_remark"] + ". " if comparison["interval_remark"] else ""
     note = (
-        f"{remark}95 % intervals over articles. repeated: of items; truncated: of answers. ahead: the tasks in which a paired "
-        f"test finds more F1, its p corrected for the rows tested at once under {comparison['level']}."
+        f"{remark}95 % intervals over articles. filtered: without items that are repeated or not in the article. "
+        "repeated: of items; truncated: of answers. ahead: the tasks in which a paired test "
+        f"finds more F1, its p corrected for the rows tested at once under {comparison['level']}."
     )
     title = f"{split}: F1 on the same {comparison['documents']:,} articles, percent"
     return Table(header, tuple(rows), title, note, words=columns)

@@ -124,11 +124,7 @@ def read_bioc(path: str | Path) -> list[Document]:
 
     Raises InputError naming the file, and the line or the document, for broken XML, a bad offset or a duplicate id.
     """
-    documents, places = [], []
-    for document, place in stream_bioc(path):
-        documents.append(document)
-        places.append(place)
-    return check_ids(documents, places)
+    return check_ids(stream_bioc(path))
 
 
 def stream_bioc(path: str | Path) -> Iterator[tuple[Document, str]]:

@@ -80,11 +80,13 @@ def name_relations(pairs: Iterable[tuple[str, str, str]], mentions: Sequence[Men
     return tuple(relations.values())
 
 
-def check_ids(documents: Sequence[Document], places: Sequence[str]) -> list[Document]:
-    """The documents, where no two share an id. Raises InputError naming both places."""
+def check_ids(placed: Iterable[tuple[Document, str]]) -> list[Document]:
+    """The documents of (document, its place), where no two share an id. Raises InputError naming both places."""
+    documents: list[Document] = []
     seen: dict[str, str] = {}
-    for document, where in zip(documents, places, strict=True):
+    for document, where in placed:
         if document.id in seen:
             raise InputError(f"{where}: duplicate document id {quote(document.id)}, first at {seen[document.id]}")
         seen[document.id] = where
-    return list(documents)
+        documents.append(document)
+    return documents

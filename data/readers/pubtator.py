@@ -64,11 +64,7 @@ def read_pubtator(path: str | Path) -> list[Document]:
 
     Raises InputError naming file:line for a broken line, a bad offset, a duplicate id, or another format.
     """
-    documents, places = [], []
-    for document, place in stream_pubtator(path):
-        documents.append(document)
-        places.append(place)
-    return check_ids(documents, places)
+    return check_ids(stream_pubtator(path))
 
 
 def stream_pubtator(path: str | Path) -> Iterator[tuple[Document, str]]:
