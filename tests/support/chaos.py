@@ -464,6 +464,7 @@ def main() -> int:
     parser.add_argument("--only", help="the job to disturb, such as extract")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background commands ignore it
     started, chance = time.monotonic(), random.Random(options.seed)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as base:
         place = begin(Path(base))
