@@ -3,7 +3,8 @@
 Splits FILE as `medner run` does. Of each recipe, a few steps are timed; then it is trained from the start for as many steps as
 M minutes allow, with the learning rate's course fitted to them. N validation articles are answered and scored, plain and
 grounded; test is left alone. Prints a table, and writes bench/results/recipe-cpu.json after each recipe; the same command goes
-on from there, and `--again NAME` does one once more. Answers stay in DIR; the result file has no text of the corpus.
+on from there, and `--again NAME` does one once more. Several terminals that give the same command share the recipes.
+Answers stay in DIR; the result file has no text of the corpus.
 
 Time is this process's processor time over its threads: the clock's, were nothing else running.
 """
@@ -19,10 +20,13 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from bench.processor import processor_name
 from bench.train_recipes import WARM_UP, processor_clock, time_training
@@ -144,15 +148,28 @@ def run_recipes(options: argparse.Namespace) -> None:
     wanted = [name for name in RECIPES if name in (options.recipes or RECIPES) or name in options.again]
     todo = [name for name in dict.fromkeys([DEFAULT, *wanted]) if name in options.again or name not in done]
     plans = {name: settle_recipe(job, RECIPES[name]) for name in todo}
+    job.work.mkdir(parents=True, exist_ok=True)
     for number, (name, settings) in enumerate(plans.items(), 1):
-        print(f"{name}, {number} of {len(plans)}: {RECIPES[name].reason}", file=sys.stderr)
-        done[name] = run_recipe(job, name, settings)
-        results["recipes"] = {one: done[one] for one in RECIPES if one in done}
-        compare_with_default(job, results["recipes"])
-        write_json(options.out, results)
-        if options.out == RESULTS:
-            write_page(results)
+        with suppress(Timeout), FileLock(job.work / f"{name}.lock", timeout=0):  # else another command is at it
+            known = read_results(options.out, results["job"])["recipes"]
+            if known.get(name) == done.get(name):
+                print(f"{name}, {number} of {len(plans)}: {RECIPES[name].reason}", file=sys.stderr)
+                results = add_result(options.out, job, results["job"], name, run_recipe(job, name, settings))
     print(as_text(results_table(results)))
+
+
+def add_result(out: Path, job: Job, described: dict, name: str, figures: dict) -> dict:
+    """The results with this recipe's, written; other commands may have added theirs meanwhile."""
+    with FileLock(job.work / "results.lock"):
+        results = read_results(out, described)
+        done = results["recipes"] | {name: figures}
+        results["recipes"] = {one: done[one] for one in RECIPES if one in done}
+        if DEFAULT in done:
+            compare_with_default(job, results["recipes"])
+        write_json(out, results)
+        if out == RESULTS:
+            write_page(results)
+    return results
 
 
 def make_job(options: argparse.Namespace) -> Job:

@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             require_writable(place)  # before any work is done
         with contextlib.redirect_stdout(sys.stderr):
             result, text, code = options.command(options)
+        tell(json.dumps(result, ensure_ascii=False, indent=2) if options.json else printable(text))
+        return code
     except InputError as error:
         return fail(options, 2, str(error))
     except KeyboardInterrupt as stop:
@@ -66,11 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(options, 2 if error.errno in OF_THE_PLACE else 1, describe_os_error(error))
     except Exception as error:  # the one place where a failure of the program becomes an exit code
         return fail(options, 1, f"{type(error).__name__}: {error}")
+
+
+def tell(text: str) -> None:
     try:
-        print(json.dumps(result, ensure_ascii=False, indent=2) if options.json else printable(text), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # the reader, `head` say, has had enough; Python would complain once more on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
 
 
 def interrupt(*_: object) -> None:

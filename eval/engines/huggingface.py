@@ -20,6 +20,7 @@ from eval.engines.decode_loop import ChatState, Decoding, Scheduler, decode_text
 from eval.engines.pickled import refuse_pickled
 from eval.engines.unsloth_generate import Calls, is_patched
 from eval.grounding.answer import grounding
+from eval.grounding.repeats import drop_repeats
 from eval.grounding.states import read_vocabulary
 
 
@@ -95,7 +96,7 @@ def _rows(decoding: Decoding, state: ChatState, told: int) -> Iterator[dict]:
         if decoding.logprobs:
             texts = token_texts(decoding.tokenizer, answer.ids)
             row["logprobs"] = [list(pair) for pair in zip(texts, answer.logprobs, strict=True)]  # as JSON gives them back
-        yield row
+        yield drop_repeats(row, task) if decoding.ground else row
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

@@ -22,6 +22,7 @@ from eval.chats import Chat, Engine, Request, read_chat, refuse_too_long
 from eval.engines.client import Server, ask, offers, open_server, run_concurrently
 from eval.engines.gguf_metadata import read_metadata
 from eval.grounding.answer import Ground, GroundedAnswer, grounding
+from eval.grounding.repeats import drop_repeats
 from eval.grounding.states import Vocabulary, build_vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def _run_chat(llama: Llama, one: Request) -> list[dict]:
         if llama.ground:
             answer = llama.ground(one.chat, turn, [row["completion"] for row in rows])
             ids, row = _answer_grounded(llama, read, answer)
+            row = drop_repeats(row, task)
         else:
             ids, row = _answer(llama, read, budget)
         rows.append({"document": one.chat.document.id, "task": task, **row})

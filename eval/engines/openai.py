@@ -18,6 +18,7 @@ from data.schema import InputError
 from eval.chats import Chat, Engine
 from eval.engines.client import Server, ask, offers, open_server, run_concurrently
 from eval.grounding.grammar import lark_grammar
+from eval.grounding.repeats import drop_repeats
 
 # Special tokens of the usual families: <|...|>, <s>, <end_of_turn>, [INST]. The server does not say which ones it knows.
 SPECIAL = re.compile(r"<(?=[^<>\s]{1,60}>)|\[(?=/?INST\])")
@@ -99,7 +100,8 @@ def _answer_chat(served: Served, chat: Chat) -> list[dict]:
         answer = ask(served.server, "POST", "/chat/completions", request_body(served, chat, task, messages, budget))
         row = _row(chat, task, answer["choices"][0], served.logprobs)
         messages.append({"role": "assistant", "content": break_special(row["completion"])})
-        rows.append(row if own_joiners else {**row, "completion": row["completion"].replace(JOINER, "")})
+        row = row if own_joiners else {**row, "completion": row["completion"].replace(JOINER, "")}
+        rows.append(drop_repeats(row, task) if served.grounded else row)
     return rows
 
 

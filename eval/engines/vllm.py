@@ -1,6 +1,6 @@
 """The vllm engine: a model or an adapter on a CUDA machine, all chats of a turn at once, the article read once from its cache.
 
-Grounding is by a grammar (`eval.grounding.grammar`), which cannot forbid an item to come twice or make an answer end in time.
+Grounding is by a grammar (`eval.grounding.grammar`), which cannot make an answer end that repeats itself or is long.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from eval.chat_template import read_template
 from eval.chats import Chat, Engine, Request, read_chat, refuse_too_long
 from eval.engines.pickled import refuse_pickled
 from eval.grounding.grammar import lark_grammar
+from eval.grounding.repeats import drop_repeats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,6 +98,7 @@ def answer_together(
         for number, output in zip(here, said, strict=True):
             ids, row = _read_output(tokenizer, output, stop, logprobs)
             chat = requests[number].chat
+            row = drop_repeats(row, chat.tasks[turn]) if grounded else row
             rows.append({"document": chat.document.id, "task": chat.tasks[turn], **row})
             read[number] += ids
     return rows

@@ -1,8 +1,11 @@
 """Grounded decoding: which tokens may come next so that every item is the article's own words and the answer ends well.
 
-An answer is `-`, or lines `- item` (`- item | item` for relations), no line twice, then the end token; items are those of
-`spans`. A token is allowed only if the answer can still be ended within the token budget after it. Tokens may contain
-several characters, parts of one, and the border between an item and what follows it.
+An answer is `-`, or lines `- item` (`- item | item` for relations), then the end token; items are those of `spans`. A token
+is allowed only if the answer can still be ended within the token budget after it. Tokens may contain several characters,
+parts of one, and the border between an item and what follows it.
+
+A line that was listed before may be written, and `repeats.drop_repeats` takes it out of the answer: a model that may not end
+such a line lengthens it instead ("name, which") and lists what it never meant. After MOST_REPEATS in a row the answer ends.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ import numpy
 
 from data.prompts import read_answer
 from data.schema import InputError
+from data.text import normalise
 from eval.grounding.spans import article_spans, listed_spans
-from eval.grounding.states import Language, Node, Used, Vocabulary
+from eval.grounding.states import Language, Node, Vocabulary
 
 if TYPE_CHECKING:
     from eval.chats import Chat
 
 BULLET, NEXT_SIDE, NEXT_LINE = b"- ", b" | ", b"\n- "
+MOST_REPEATS = 3  # a model goes on to new names after one or two, hardly after three: bench/repeats.py
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,13 @@ class GroundedAnswer:
         self.vocabulary = languages[0].vocabulary
         self.places = [Place(0, b"", rest=BULLET)]
         self.fresh, self.bare = True, False  # nothing is written yet; a lone bullet is
-        self.used: dict[bytes, Used] = {}  # last sides that are written already, by the first side
-        self.lasts: set[bytes] = set()
+        self.listed: set[tuple[str, str]] = set()  # lines that are written, as scoring compares them
+        self.repeats = 0  # lines in a row that were listed before
 
     def allowed(self) -> numpy.ndarray:
         """The ids of the tokens that may come next, in no order; one at least."""
+        if self.repeats >= MOST_REPEATS:
+            return numpy.array([self.vocabulary.stop])
         found = [ids for place in self.places for ids in (self._at_rest(place) if place.rest else self._at_node(place))]
         if self.bare:
             found.append([self.vocabulary.stop])
@@ -76,9 +83,8 @@ class GroundedAnswer:
             places.append(Place(place.side, place.first, node=self.languages[place.side].after(place.node, token)))
         item, count = place.node.closing.get(token, (b"", 0))
         if count and self._is_last(place):
-            if item not in self._used_with(place):
-                self._use(place.first, item)
-                places.append(self._before_item(0, b"", NEXT_LINE[count:]))
+            self._list(place.first, item)
+            places.append(self._before_item(0, b"", NEXT_LINE[count:]))
         elif count:
             places.append(self._before_item(1, item, NEXT_SIDE[count:]))
         return places
@@ -97,36 +103,25 @@ class GroundedAnswer:
         return [[token for token, cost in tokens if token >= 0 and cost <= room]]
 
     def _at_node(self, place: Place) -> list:
-        node, room = place.node, self.left - 1
-        used = self.used.get(place.first) if self._is_last(place) else None
-        need = used.need(node) if used else node.need
-        found = [node.ids[need <= room - self._end_cost(place.side)]]
-        last, taken = self._is_last(place), self._used_with(place)
-        for token, (item, count) in node.closing.items():
-            rest = len(NEXT_LINE if last else NEXT_SIDE) - count
-            cost = rest + (self._item_cost(0, item) if last else self._item_cost(1))
-            if cost <= room and not (last and item in taken):
-                found.append([token])
-        if last and node.complete and node.prefix not in taken:
+        node, room, last = place.node, self.left - 1, self._is_last(place)
+        found = [node.ids[node.need <= room - self._end_cost(place.side)]]
+        follow, cost = (NEXT_LINE, self._item_cost(0)) if last else (NEXT_SIDE, self._item_cost(1))
+        found += [[token] for token, (_, count) in node.closing.items() if len(follow) - count + cost <= room]
+        if last and node.complete:
             found.append([self.vocabulary.stop])
         return found
 
     def _is_last(self, place: Place) -> bool:
         return place.side == len(self.languages) - 1
 
-    def _used_with(self, place: Place) -> set[bytes]:
-        used = self.used.get(place.first)
-        return used.items if used else set()
+    def _list(self, first: bytes, item: bytes) -> None:
+        line = normalise(first.decode()), normalise(item.decode())
+        self.repeats = self.repeats + 1 if line in self.listed else 0
+        self.listed.add(line)
 
-    def _use(self, first: bytes, item: bytes) -> None:
-        self.lasts.add(item)
-        self.used.setdefault(first, Used(self.languages[-1])).add(item)
-
-    def _item_cost(self, side: int, also: bytes | None = None) -> int:
-        """Tokens that suffice from the start of a side's item to the end of the answer, with `also` used too."""
-        if side < len(self.languages) - 1:
-            return self.languages[side].spans.shortest_but(()) + len(NEXT_SIDE) + self._item_cost(side + 1, also)
-        return self.languages[side].spans.shortest_but(self.lasts, also) + 1
+    def _item_cost(self, side: int) -> int:
+        """Tokens that suffice from the start of a side's item to the end of the answer."""
+        return self.languages[side].spans.shortest + self._end_cost(side)
 
     def _end_cost(self, side: int) -> int:
         """Tokens that suffice from the end of a side's item to the end of the answer."""

@@ -1,7 +1,7 @@
 """The language of grounded answers as a grammar that llguidance reads, for servers that keep to one (vLLM).
 
-It says what an item is, but cannot say that no item comes twice and that the answer ends within the budget: those two are
-only kept where tokens are chosen here (`eval.grounding.answer`). Brackets may be nested two deep.
+It says what an item is, but cannot say that an answer ends after a few repeats and within the budget: that is only kept
+where tokens are chosen here (`eval.grounding.answer`). Brackets may be nested two deep.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
 
 from data.prompts import is_name
@@ -30,34 +31,24 @@ class Spans:
         self.text = text
         self.starts = list(ends)
         self._ends: dict[int, tuple[list[int], Iterator[int]]] = {start: ([], more) for start, more in ends.items()}
-        self._shortest: list[bytes] | None = None
 
-    def next_end(self, start: int, at: int, used: Collection[bytes] = ()) -> int | None:
-        """The first end at or after `at` of an item from `start` that is not in `used`; None where there is none."""
+    def next_end(self, start: int, at: int) -> int | None:
+        """The first end at or after `at` of an item from `start`; None where there is none."""
         ends, more = self._ends[start]
         number = bisect_left(ends, at)
-        while True:
-            if number == len(ends):
-                end = next(more, None)
-                if end is None:
-                    return None
-                ends.append(end)
-            end = ends[number]
-            if end >= at and (not used or self.text[start:end] not in used):
-                return end
-            number += 1
+        while number == len(ends):
+            end = next(more, None)
+            if end is None:
+                return None
+            ends.append(end)
+            number += end < at
+        return ends[number]
 
-    @property
-    def shortest(self) -> list[bytes]:
-        """The shortest item from each start, each text once, shortest first."""
-        if self._shortest is None:
-            ends = ((start, self.next_end(start, start)) for start in self.starts)
-            self._shortest = sorted({self.text[start:end] for start, end in ends if end}, key=lambda item: (len(item), item))
-        return self._shortest
-
-    def shortest_but(self, used: Collection[bytes], also: bytes | None = None) -> int:
-        """The length of the shortest of `shortest` that is not used; FAR where all are."""
-        return next((len(item) for item in self.shortest if item not in used and item != also), FAR)
+    @cached_property
+    def shortest(self) -> int:
+        """Bytes of the shortest item; FAR where there is none."""
+        ends = ((start, self.next_end(start, start)) for start in self.starts)
+        return min((end - start for start, end in ends if end is not None), default=FAR)
 
 
 def article_spans(article: str, missing: Collection[int] = ()) -> Spans:

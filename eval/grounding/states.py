@@ -6,7 +6,6 @@ those costs a row a fraction of what filling and applying a mask over the vocabu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,51 +131,3 @@ class Language:
                 return
             if token >= 0:
                 closing[token] = item, count
-
-
-class Used:
-    """The items that may not come again, and what is missing at each node now that they may not."""
-
-    def __init__(self, language: Language):
-        self.language, self.items = language, set()
-        self._needs: dict[bytes, numpy.ndarray] = {}  # of the two roots, by their lead
-
-    def add(self, item: bytes) -> None:
-        self.items.add(item)
-        for lead, need in self._needs.items():
-            self._raise(self.language.root(lead), need, item)
-
-    def need(self, node: Node) -> numpy.ndarray:
-        """`node.need` without the used items."""
-        if not self.items:
-            return node.need
-        if node.prefix:
-            near = [item for item in self.items if item.startswith(node.prefix)]
-            return self._raised(node, near) if near else node.need
-        if node.lead not in self._needs:
-            self._needs[node.lead] = self._raised(node, self.items)
-        return self._needs[node.lead]
-
-    def _raised(self, node: Node, items: Iterable[bytes]) -> numpy.ndarray:
-        need = node.need.copy()
-        for item in items:
-            self._raise(node, need, item)
-        return need
-
-    def _raise(self, node: Node, need: numpy.ndarray, item: bytes) -> None:
-        """Only tokens that begin `item` are touched by its being used."""
-        spans, pieces = self.language.spans, self.language.vocabulary.pieces
-        rest = node.lead + item[len(node.prefix) :]
-        for end in range(1, len(rest) + 1):
-            token = pieces.get(rest[:end])
-            if token is None:
-                return
-            number = node.place.get(token)
-            if number is None:
-                continue
-            if end == len(node.lead):  # the bare space before any item
-                need[number] = spans.shortest_but(self.items)
-                continue
-            ahead = len(node.prefix) + end - len(node.lead)
-            ends = ((start + ahead, spans.next_end(start, start + ahead, self.items)) for start in node.starts[number])
-            need[number] = min((end - at for at, end in ends if end is not None), default=FAR)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from bench.recipe import BEGIN, DEFAULT, END, RECIPES, main, render_page, results_table, without_names, write_page
 from data.schema import TASKS, Document, Mention
@@ -42,6 +43,10 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
     capsys.readouterr()
     assert main([*command, "--recipes", "separate"]) == 0  # all there: nothing is trained
     assert json.loads(out.read_text(encoding="utf-8")) == first and "s a step" not in capsys.readouterr().err
+
+    with FileLock(work / "batch-8.lock"):  # as another command that is at it
+        assert main([*command, "--recipes", "batch-8"]) == 0
+    assert json.loads(out.read_text(encoding="utf-8")) == first
 
     data.write_text("".join(SAMPLE[3:93]), encoding="utf-8")
     assert main(command) == 2

@@ -11,8 +11,10 @@ from tiny_llama import tiny_tokenizer
 
 from data.prompts import read_answer
 from data.schema import TASKS, Document, InputError
+from data.text import normalise
 from eval.chats import Chat
 from eval.grounding.answer import grounding
+from eval.grounding.repeats import drop_repeats
 from eval.grounding.spans import article_spans
 from eval.grounding.states import build_vocabulary, read_vocabulary
 
@@ -61,7 +63,10 @@ CROSSING = (
 
 
 def write_answer(vocabulary, article, task, budget, choose, earlier=(), listed_sides=False):
-    """An answer by a policy: `choose(allowed ids)` picks each token. Fails where nothing is allowed or the budget is passed."""
+    """An answer by a policy, repeats taken out: `choose(allowed ids)` picks each token.
+
+    Fails where nothing is allowed or the budget is passed.
+    """
     tasks = TASKS if earlier else (task,)
     chat = Chat(Document("d", article), tasks, ("",) * len(tasks), (budget,) * len(tasks))
     answer = grounding(vocabulary, listed_sides)(chat, tasks.index(task), earlier)
@@ -72,7 +77,7 @@ def write_answer(vocabulary, article, task, budget, choose, earlier=(), listed_s
         token = choose(allowed.tolist())
         answer.take(token)
         if token == vocabulary.stop:
-            return written.decode()
+            return drop_repeats({"completion": written.decode(), "finish": "stop"}, task)["completion"]
         written += vocabulary.texts[token]
     raise AssertionError(f"no stop within {budget} tokens: {written!r}")
 
@@ -81,7 +86,8 @@ def check_answer(article, task, answer):
     assert answer == "-" or answer.startswith("- ")
     items, malformed = read_answer(answer, task)
     assert not malformed
-    assert len(items) == len(set(items)) == (0 if answer == "-" else answer.count("\n") + 1)
+    distinct = {tuple(map(normalise, [item] if isinstance(item, str) else item)) for item in items}
+    assert len(items) == len(distinct) == (0 if answer == "-" else answer.count("\n") + 1)
     for name in [side for item in items for side in ([item] if isinstance(item, str) else item)]:
         places = [found.start() for found in re.finditer(f"(?={re.escape(name)})", article)]
         assert any(is_item(article, start, start + len(name)) for start in places), name
@@ -196,13 +202,45 @@ def test_every_item_can_be_written_as_the_tokenizer_writes_it(vocabulary):
         assert write_answer(vocabulary, article, task, len(ids) + 60, follow) == answer
 
 
-def test_no_item_comes_twice_and_all_come_once(vocabulary):
-    def choose(allowed):
-        return max(allowed, key=lambda token: (token != vocabulary.stop, len(vocabulary.texts.get(token, b"")), token))
+def speak(vocabulary, text):
+    """A policy that writes `text` token by token as long as that is allowed, then the first token allowed."""
+    ids = tiny_tokenizer()(text, add_special_tokens=False)["input_ids"]
+    left = iter([*ids, vocabulary.stop])
+    return lambda allowed: token if (token := next(left, None)) in allowed else allowed[0]
 
-    answer = write_answer(vocabulary, "a b. a", "chemicals", 200, choose)
-    items, _ = read_answer(answer, "chemicals")
-    assert len(items) == len(set(items)) and {"a", "b"} <= set(items) <= items_of("a b. a")
+
+def test_a_repeated_line_may_end_and_is_taken_out(vocabulary):
+    """It was forbidden once, and a model that repeats itself lengthened the name instead: "lithium, which"."""
+    said = "- lithium\n- lithium\n- Lithium\n- tremor\n- lithium"
+    article = "lithium, which gives tremor. Lithium again"
+    assert write_answer(vocabulary, article, "chemicals", 200, speak(vocabulary, said)) == "- lithium\n- tremor"
+    said = "- lithium | tremor\n- lithium | Lithium\n- lithium | tremor"
+    assert write_answer(vocabulary, article, "relations", 200, speak(vocabulary, said)) == said.rpartition("\n")[0]
+
+
+def test_an_answer_ends_after_three_repeats_in_a_row(vocabulary):
+    said = "- lithium" + "\n- lithium" * 3 + "\n- tremor" * 50
+    allowed_last, policy = [], speak(vocabulary, said)
+
+    def choose(allowed):
+        allowed_last[:] = allowed
+        return policy(allowed)
+
+    assert write_answer(vocabulary, "lithium gives tremor", "chemicals", 200, choose) == "- lithium"
+    assert allowed_last == [vocabulary.stop]
+
+
+def test_repeats_go_with_their_log_probabilities():
+    parts = [["-", -1.0], [" a", -2.0], ["\n-", -3.0], [" A\n", -4.0], ["- b", -5.0], ["\n", -6.0], ["- ", -7.0]]
+    row = {"completion": "".join(text for text, _ in parts), "finish": "stop", "logprobs": parts}
+    assert drop_repeats(row, "chemicals") == {
+        "completion": "- a\n- b",
+        "finish": "stop",
+        "logprobs": [["-", -1.0], [" a", -2.0], ["\n", -4.0], ["- b", -5.0]],
+    }
+    cut = {"completion": "- a\n- b\n- a", "finish": "length"}
+    assert drop_repeats(cut, "chemicals") == cut  # readers leave the unfinished line out, not the one before it
+    assert drop_repeats({"completion": "-", "finish": "stop"}, "diseases")["completion"] == "-"
 
 
 @pytest.mark.slow

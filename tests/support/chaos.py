@@ -206,6 +206,8 @@ def be_command(job: Job, folder: Path, notes: Path, moment: Moment | None, copie
         try:
             code = cli.main(job.arguments)
         finally:
+            for late in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(late, signal.SIG_IGN)
             watch.moment = None  # what is written from here on is not the command's
             sys.stdout.flush()
         started, ended = watch.events[0][0], time.monotonic()

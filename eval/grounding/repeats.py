@@ -1,0 +1,44 @@
+"""Repeated lines taken out of a grounded answer, in whichever engine it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+from data.prompts import read_line
+from data.text import normalise
+
+
+def drop_repeats(row: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """An answer's row, {"completion", "finish", perhaps "logprobs"}, without the lines that repeat one before them as scoring
+    compares names, and without the log-probabilities of what is taken out.
+
+    A bullet without a name, begun after the last repeat, is taken out too. The unfinished last line of an answer that ran out
+    of tokens is left, since a reader leaves out that line itself.
+    """
+    text: str = row["completion"]
+    lines = text.split("\n")
+    ends = list(accumulate(len(line) + 1 for line in lines))
+    unfinished = len(lines) - 1 if row["finish"] == "length" else None
+    kept, listed = [], set()
+    for number, (line, end) in enumerate(zip(lines, ends, strict=True)):
+        item = read_line(line, task)
+        name = tuple(map(normalise, (item,) if isinstance(item, str) else item or ()))
+        bare = number > 0 and line.strip() in ("", "-")
+        if number == unfinished or not (bare or name in listed):
+            kept.append((max(0, end - len(line) - 2), end - 1))  # with the line break before it
+        if name:
+            listed.add(name)
+    if len(kept) == len(lines):
+        return dict(row)
+
+    def keep(start: int, end: int) -> str:
+        return "".join(text[max(start, first) : min(end, last)] for first, last in kept)
+
+    new = {**row, "completion": keep(0, len(text))}
+    if "logprobs" in row:
+        until = list(accumulate(len(part) for part, _ in row["logprobs"]))
+        parts = [(keep(end - len(part), end), chance) for (part, chance), end in zip(row["logprobs"], until, strict=True)]
+        new["logprobs"] = [[part, chance] for part, chance in parts if part]
+    return new
