@@ -17,7 +17,7 @@ from eval.scoring.compare import LEVEL
 from eval.scoring.crf import open_crf, predict_with_crf
 from eval.scoring.faults import filter_predictions
 from eval.scoring.lenient import parse_leniently
-from eval.scoring.logprobs import read_completions
+from eval.scoring.logprobs import has_answers, read_completions
 from eval.scoring.parse import Predictions, parse_completions, read_predictions
 from eval.scoring.score import match_answers, match_others, score_answers
 from eval.scoring.stats import compare_counts, remark_on
@@ -63,7 +63,7 @@ def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> d
     if crf.is_file():
         systems[CRF] = predict_with_crf(open_crf(crf), documents)
     base = place / "base" / "completions.jsonl"
-    if base.is_file():
+    if has_answers(base):
         systems[UNTUNED] = parse_completions(read_completions(base), parse_leniently)
     systems[TUNED] = read_predictions(place / "predictions.jsonl")
     for path in sorted(place.glob("*/predictions.jsonl")):

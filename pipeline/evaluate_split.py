@@ -18,7 +18,7 @@ from eval.report.page import describe_provenance, render_markdown, write_report
 from eval.scoring.confidence import apply_calibration, calibrate, collect_items, score_confidence
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import Fault, find_faults
-from eval.scoring.logprobs import Confidences, read_completions, score_items
+from eval.scoring.logprobs import Confidences, has_answers, read_completions, score_items
 from eval.scoring.metrics import Reading, score_readings, score_split
 from eval.scoring.parse import Predictions, parse_completions, write_predictions
 from eval.scoring.relation_conventions import learn_ids, without_ids
@@ -166,7 +166,7 @@ def calibrate_on_validation(
     `out`: the folder of the test answers; those of validation stand in the folder of the same variant.
     """
     path = run.path / "eval" / "validation" / out.relative_to(run.path / "eval" / "test") / "completions.jsonl"
-    known = read_completions(path) if path.exists() else []
+    known = read_completions(path) if has_answers(path) else []
     if not known or not all("logprobs" in row for row in known):
         return None, None
     matched = match_answers(read_split_folder(run.path / "data")["validation"], parse_completions(known))

@@ -20,6 +20,11 @@ Confidences = Mapping[tuple[str, str], tuple[float, ...]]  # by (document id, ta
 LARGEST_NUMBER = 10**15  # of an integer in JSON, which may have thousands of digits
 
 
+def has_answers(path: Path) -> bool:
+    """Whether the file is there and is not one that an evaluation began and was interrupted before its first answer."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def read_completions(path: str | Path) -> list[JsonObject]:
     """The rows of completions.jsonl. Raises InputError, naming file:line, for one that is none or answers a second time."""
     rows = {}

@@ -14,7 +14,7 @@ from eval.chats import Engine
 from eval.engines.gguf_metadata import read_metadata
 from eval.engines.open import open_engine
 from eval.scoring.confidence import calibrate, collect_items
-from eval.scoring.logprobs import read_completions, score_items
+from eval.scoring.logprobs import has_answers, read_completions, score_items
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import match_answers
 from pipeline.extract.extractor import Asked, Extractor, read_asked, read_gguf_asked
@@ -126,7 +126,7 @@ def adapter_of(folder: Path) -> Path:
 def calibrate_run(run: Path) -> dict[str, tuple[float, float]]:
     """(slope, intercept) by task from the run's own validation answers; nothing where it has none with log-probabilities."""
     path = run / "eval" / "validation" / "completions.jsonl"
-    rows = read_completions(path) if path.exists() else []
+    rows = read_completions(path) if has_answers(path) else []
     if not rows or not all(row.get("logprobs") for row in rows):
         return {}
     documents = read_split_folder(run / "data")["validation"]

@@ -65,6 +65,9 @@ def test_answers_say_what_produced_them_and_are_asked_once(run, monkeypatch, cap
     assert said["engine"] == "transformers" and said["model"] == "tiny" and not said["grounded"]
     assert said["layout"] == "conversation" and len(said["adapter_sha256"]) == len(said["prompts_sha256"]) == 64
     forbid_loading(monkeypatch)
+    begun = run / "eval/validation/completions.jsonl"  # an evaluation that was interrupted before its first answer
+    begun.parent.mkdir(exist_ok=True)
+    begun.touch()
     before = (run / "eval/test/completions.jsonl").read_bytes()
     assert evaluate(run) == 0 and (run / "eval/test/completions.jsonl").read_bytes() == before
 
