@@ -36,8 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         wait_for_all()
         run = read_run(options.out)
-        if not run.done("train"):
-            train_along(run)
+        try:
+            if not run.done("train"):
+                train_along(run)
+        except KeyboardInterrupt:  # the first process says so
+            return 1
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the trainer calls while it trains: the progress bar, the clock, and the end at a signal."""
+"""What the trainer calls while it trains: the progress bar, the clock, checkpoints in time, and the end at a signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from transformers import TrainerCallback
 
 from data.schema import TASKS
 from eval.progress import progress_bar
-from pipeline.training.distributed import count_processes
+from pipeline.training.distributed import any_process, is_first_process
+
+LONGEST_UNSAVED = 600  # seconds of training that a machine taken away may cost
 
 
 class TrainingBar(TrainerCallback):
@@ -70,13 +72,24 @@ def seconds_trained(history: Sequence[dict]) -> float:
     return max((row.get("seconds", 0.0) for row in history), default=0.0)
 
 
+class SaveInTime(TrainerCallback):
+    """A checkpoint every ten minutes, beside those of the evaluations, which a slow machine may have hours apart."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if any_process(time.monotonic() - self.saved > LONGEST_UNSAVED):
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self.saved = time.monotonic()
+
+
 class StopOnSignal(TrainerCallback):
     """Ctrl-C, or the SIGTERM of a machine that is taken away, ends training at the end of its step, with a checkpoint.
 
-    `stopped` says that it did. A second signal ends the program at once.
-
-    Several processes would stop at different steps and wait for each other for ever: they end at once, and go on from the last
-    checkpoint.
+    `stopped` says that it did, in whichever process it was noticed first. A second signal ends the program at once.
     """
 
     def __init__(self) -> None:
@@ -84,15 +97,17 @@ class StopOnSignal(TrainerCallback):
         self.earlier: dict[int, object] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if count_processes() == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             self.earlier = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(self, number: int, frame: object) -> None:
         self.restore()
         self.stopped = True
-        print("\nstopping at the end of this step; once more ends at once", file=sys.stderr)
+        if is_first_process():
+            print("\nstopping at the end of this step; once more ends at once", file=sys.stderr)
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.stopped = any_process(self.stopped)
         if self.stopped:
             control.should_save = control.should_training_stop = True
 

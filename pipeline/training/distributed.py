@@ -1,4 +1,4 @@
-"""Which of the job's processes this is, and the point where all of them wait for each other."""
+"""Which of the job's processes this is, the point where all of them wait for each other, and what they agree on."""
 
 from __future__ import annotations
 
@@ -33,3 +33,15 @@ def wait_for_all() -> None:
     torch.serialization.register_package(11, lambda _: None, lambda read, place: read if place.startswith("cpu:") else None)
     PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT).wait_for_everyone()
     _set_pg_timeout(LONGEST_STEP)
+
+
+def any_process(said: bool) -> bool:
+    """Whether any of the processes says so, to all of them alike; each has to ask, at the same step."""
+    if count_processes() == 1:
+        return said
+    import torch
+    from accelerate import PartialState
+
+    answer = torch.tensor(float(said), device=PartialState().device)
+    torch.distributed.all_reduce(answer, op=torch.distributed.ReduceOp.MAX)
+    return bool(answer)

@@ -213,7 +213,7 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    from pipeline.training.callbacks import Clock, TrainingBar
+    from pipeline.training.callbacks import Clock, SaveInTime, TrainingBar
     from pipeline.training.checkpoints import Patience, SealedCheckpoints
 
     validation = sorted(validation, key=lambda example: len(example["input_ids"]))  # batches of near lengths pad little
@@ -231,6 +231,7 @@ def make_trainer(
     trainer.add_callback(Clock())
     if validation:
         trainer.add_callback(Patience(settings.train.early_stopping_patience))
+    trainer.add_callback(SaveInTime())
     trainer.add_callback(SealedCheckpoints())
     return trainer
 

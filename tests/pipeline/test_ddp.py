@@ -100,18 +100,32 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_hears_one_f1_in_all_processes_and_goes_on_where_both_were_killed(tmp_path):
+def test_the_command_hears_one_f1_in_all_processes_stops_with_a_checkpoint_and_goes_on_where_both_were_killed(tmp_path):
     lines = (ROOT / "data" / "sample.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (corpus := tmp_path / "corpus.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
-    settings = ["train.max_steps=4", "train.evaluations=2", "train.eval_f1_articles=1", "train.effective_batch_size=2",
+    settings = ["train.max_steps=9", "train.evaluations=3", "train.eval_f1_articles=1", "train.effective_batch_size=2",
                 "train.report_to=none", "eval.max_new_tokens=8"]  # fmt: skip
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pipeline.processes"]
     job = ["train", "--preset", "tiny", "--data", str(corpus), "--out", str(tmp_path / "run"), "--set", *settings]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*launcher, *job], env=environment, stderr=subprocess.PIPE, text=True) as killed:
-        while not (tmp_path / "run" / "checkpoints" / "checkpoint-2" / "sealed.json").exists():
-            assert killed.poll() is None, killed.stderr.read()
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def start_until(step: int) -> subprocess.Popen:
+        began = subprocess.Popen([*launcher, *job], env=environment, stderr=subprocess.PIPE, text=True)
+        while not (checkpoints / f"checkpoint-{step}" / "sealed.json").exists():
+            assert began.poll() is None, began.stderr.read()
             time.sleep(0.02)
+        return began
+
+    with start_until(3) as stopped:
+        stopped.send_signal(signal.SIGINT)
+        said = stopped.communicate(timeout=120)[1]
+    last = max(int(path.parent.name.partition("-")[2]) for path in checkpoints.glob("*/sealed.json"))
+    assert stopped.returncode != 0 and 3 < last < 6, said[-3000:]
+    assert said.count("stopping at the end of this step") == said.count("interrupted in stage train") == 1
+    assert f"at step {last}" in said and "Traceback" not in said.partition("interrupted in stage train")[0]
+
+    with start_until(6) as killed:
         own = [int(pid) for pid in Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()]
         for pid in own:  # the launcher ends by itself then
             os.kill(pid, signal.SIGKILL)
@@ -121,7 +135,7 @@ def test_the_command_hears_one_f1_in_all_processes_and_goes_on_where_both_were_k
     assert ran.returncode == 0, ran.stderr[-3000:]
     stages = json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"]
     assert list(stages) == ["data", "plan", "train"] and stages["plan"]["processes"] == 2
-    assert [row["step"] for row in stages["train"]["losses"] if "eval_f1" in row] == [2, 4]
+    assert [row["step"] for row in stages["train"]["losses"] if "eval_f1" in row] == [3, 6, 9]
 
 
 def start_ranks(folder: Path, longest_step: float) -> list[subprocess.Popen]:

@@ -244,6 +244,15 @@ def test_training_that_was_interrupted_ends_as_if_it_had_not_been(settings, tmp_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.parametrize(("longest", "saved"), [(600, ["checkpoint-3"]), (-1, ["checkpoint-2", "checkpoint-3"])])
+def test_a_checkpoint_is_saved_in_time_between_evaluations(settings, tmp_path, monkeypatch, longest, saved):
+    monkeypatch.setattr("pipeline.training.callbacks.LONGEST_UNSAVED", longest)
+    settings = change(settings, max_steps=3, evaluations=1)
+    examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
+    train_adapter(settings, load_model(settings, trainable=True), tiny_tokenizer(), examples, examples[:1], tmp_path)
+    assert sorted(path.parent.name for path in tmp_path.glob("checkpoints/*/sealed.json")) == saved
+
+
 @pytest.mark.slow
 def test_an_adapter_that_was_saved_before_an_interruption_is_saved_again(settings, tmp_path):
     examples = encode_documents(tiny_tokenizer(), DOCUMENTS, "conversation")
