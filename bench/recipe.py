@@ -32,6 +32,7 @@ from bench.processor import processor_name
 from bench.train_recipes import WARM_UP, processor_clock, time_training
 from data.corpus import read_corpus
 from data.files import write_json, write_text
+from data.prompts import conversations, render_answer
 from data.schema import TASKS, Document, InputError
 from data.split import split_documents
 from data.table import NONE, Table, as_markdown, as_text, join_blocks, percent
@@ -63,14 +64,18 @@ ALWAYS = ("train.eval_f1_articles=0", "train.evaluations=1", "train.report_to=no
 
 @dataclass(frozen=True)
 class Recipe:
-    """`settings` are laid over the preset. `negatives`: train also has texts that name nothing, with empty lists."""
+    """`settings` are laid over the preset. `negatives`: train also has texts that name nothing, with empty lists.
+
+    `every_spelling`: lists in train have a name in each letter case that the corpus has, as they had once.
+    """
 
     reason: str
     settings: tuple[str, ...] = ()
     negatives: bool = False
+    every_spelling: bool = False
 
 
-# In the order in which they are run: first those of which most is expected to be learnt.
+# In the order in which they are run.
 RECIPES = {
     DEFAULT: Recipe("the preset as it is"),
     "separate": Recipe("three chats an article take three times the steps a pass", ("train.layout=separate",)),
@@ -85,6 +90,7 @@ RECIPES = {
     "rank-64": Recipe("more room for what the base does not know", ("lora.r=64", "lora.lora_alpha=128")),
     "rank-8": Recipe("less to learn", ("lora.r=8", "lora.lora_alpha=16")),
     "last-20-layers": Recipe("no gradients below them, so more steps in the same time", ("lora.last_layers=20",)),
+    "every-spelling": Recipe("lists as the corpus has them: a name again in each other letter case", every_spelling=True),
     "negatives": Recipe(f"one article in {NEGATIVE_EVERY} also gives a text that names nothing, if it can", negatives=True),
     "cosine": Recipe("the learning rate stays high for longer", ("train.lr_scheduler_type=cosine",)),
     "constant": Recipe("the learning rate never falls", ("train.lr_scheduler_type=constant_with_warmup",)),
@@ -258,12 +264,13 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     from pipeline.model import load_tokenizer, model_path
     from pipeline.training.loss_mask import encode_documents
 
-    folder, layout = job.work / name, settings.train.layout
+    folder, layout, recipe = job.work / name, settings.train.layout, RECIPES[name]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     gc.collect()  # trainers refer to themselves, and the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    train, validation = (encode_documents(tokenizer, part, layout) for part in (train_of(job, RECIPES[name]), job.validation))
+    encode = encode_every_spelling if recipe.every_spelling else encode_documents
+    train, validation = encode(tokenizer, train_of(job, recipe), layout), encode_documents(tokenizer, job.validation, layout)
     a_step = time_step(settings, tokenizer, train, folder / "timed")
     steps = max(1, round(60 * job.minutes / a_step))
     print(f"{name}: {a_step:.2f} s a step, so {steps} steps in {job.minutes:g} minutes", file=sys.stderr)
@@ -272,7 +279,7 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     examples = steps * settings.train.effective_batch_size
     length = sum(len(example["input_ids"]) for example in train) / len(train)
     return {
-        "settings": list(RECIPES[name].settings),
+        "settings": list(recipe.settings),
         "examples": len(train),
         "seconds_a_step": round(a_step, 3),
         "steps": steps,
@@ -281,6 +288,20 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
         **figures,
         "answers": answer_all(job, settings, model, tokenizer, folder),
     }
+
+
+def encode_every_spelling(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], layout: str) -> list[dict]:
+    """As `encode_documents` of the conversation layout, but for names that differ in letter case alone."""
+    from eval.chat_template import read_template
+    from pipeline.training.loss_mask import encode_messages
+
+    template, examples = read_template(tokenizer), []
+    for document in documents:
+        (messages,) = conversations(document, "conversation")
+        answers = iter([render_answer(document.gold(task)) for task in TASKS if task in document.tasks])
+        chat = [one if one["role"] != "assistant" else one | {"content": next(answers)} for one in messages]
+        examples.append(encode_messages(template, chat, document.id))
+    return examples
 
 
 def time_step(settings: Settings, tokenizer: PreTrainedTokenizerBase, train: Sequence[dict], folder: Path) -> float:

@@ -16,7 +16,7 @@ from data.corpus import Corpus, read_corpus
 from data.items import names_of, share
 from data.leaks import EXAMPLES, find_leaks, row_level_leaks, seen_names
 from data.near_duplicates import near_duplicates
-from data.prompts import render_answer, render_prompt
+from data.prompts import answer_of, render_prompt
 from data.readers.rows import Row, conflicting_rows, repeated_rows
 from data.schema import MENTION_TYPE, SPLITS, TASKS, Document, InputError, JsonObject
 from data.split import split_documents
@@ -138,7 +138,7 @@ def count_tokens(documents: Sequence[Document], tokenizer: Tokenizer, name: str)
     around = dict(zip(TASKS, count_each(tokenizer, [render_prompt("x", task) for task in TASKS]), strict=True))
     sizes = count_each(tokenizer, (document.article for document in documents))
     prompts = [size + around[task] - 1 for document, size in zip(documents, sizes, strict=True) for task in document.tasks]
-    answers = count_each(tokenizer, (render_answer(d.gold(task)) for d in documents for task in d.tasks))
+    answers = count_each(tokenizer, (answer_of(d, task) for d in documents for task in d.tasks))
     return {"tokenizer": name, "prompt": summarise_lengths(prompts), "completion": summarise_lengths(list(answers))}
 
 

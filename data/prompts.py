@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from data.schema import TASKS, Document
+from data.text import normalise
 
 Layout = Literal["separate", "conversation"]
 LAYOUTS = ("separate", "conversation")
@@ -62,6 +63,22 @@ def render_answer(items: Sequence[Item]) -> str:
     """
     lines = (item if isinstance(item, str) else " | ".join(item) for item in items)
     return "\n".join(f"- {line}" for line in lines) or EMPTY
+
+
+def answer_of(document: Document, task: str) -> str:
+    """The answer that is taught: each name once, in its first spelling.
+
+    Corpora list a name in each letter case that its article has. Scoring takes these for one, and a model that is taught to
+    write "- Naloxone" after "- naloxone" learns to repeat itself: docs/recipe.md.
+
+    >>> from data.schema import Mention
+    >>> answer_of(Document("7", "Li or li.", mentions=(Mention("Li", "Chemical"), Mention("li", "Chemical"))), "chemicals")
+    '- Li'
+    """
+    once: dict[tuple[str, ...], Item] = {}
+    for item in document.gold(task):
+        once.setdefault(tuple(map(normalise, (item,) if isinstance(item, str) else item)), item)
+    return render_answer(list(once.values()))
 
 
 def is_name(text: str) -> bool:
@@ -134,5 +151,5 @@ def _conversation(document: Document, tasks: Sequence[str]) -> list[dict[str, st
     for turn, task in enumerate(tasks):
         prompt = render_next_prompt(task) if turn else render_prompt(document.article, task)
         messages.append({"role": "user", "content": prompt})
-        messages.append({"role": "assistant", "content": render_answer(document.gold(task))})
+        messages.append({"role": "assistant", "content": answer_of(document, task)})
     return messages

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.prompts import Layout, render_answer, render_next_prompt, render_prompt
+from data.prompts import Layout, answer_of, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ask_relations(document: Document, max_new_tokens: int | Mapping[str, int]) -
     names = ("chemicals", "diseases")
     budget = max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens["relations"]
     prompts = (render_prompt(document.article, names[0]), *map(render_next_prompt, (names[1], "relations")))
-    given = tuple((task, render_answer(document.gold(task))) for task in names)
+    given = tuple((task, answer_of(document, task)) for task in names)
     return Chat(document, ("relations",), prompts, (budget,), given)
 
 

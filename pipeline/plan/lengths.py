@@ -8,7 +8,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.prompts import Layout, render_answer
+from data.prompts import Layout, answer_of
 from data.schema import TASKS, Document, InputError
 from eval.chat_template import read_template
 from pipeline.config import Settings
@@ -98,7 +98,7 @@ def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]
     """By task, tokens enough for the longest answer of train and a quarter more, its end token included."""
     encode, budgets = read_template(tokenizer).encode, {}
     for task in TASKS:
-        answers = [render_answer(document.gold(task)) for document in train if task in document.tasks]
+        answers = [answer_of(document, task) for document in train if task in document.tasks]
         if answers:
             budgets[task] = ceil(1.25 * max(len(encode(answer)) for answer in answers)) + 8
     return budgets

@@ -62,7 +62,7 @@ def test_every_recipe_can_be_planned_and_differs_from_the_default():
     for name, recipe in RECIPES.items():
         settings = apply_settings(resolve_explicit("llama-3.2-3b", None, recipe.settings))
         plan = make_plan(settings, find_architecture(settings.model.name), named_device("h200"), usual_lengths())
-        seen[name] = (plan.settings, recipe.negatives)
+        seen[name] = (plan.settings, recipe.negatives, recipe.every_spelling)
     assert len({str(one) for one in seen.values()}) == len(RECIPES)
 
 

@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.prompts import ASKED, SYSTEM, conversations, read_answer, read_line, render_answer, render_next_prompt, render_prompt
+from data.prompts import (
+    ASKED,
+    SYSTEM,
+    answer_of,
+    conversations,
+    read_answer,
+    read_line,
+    render_answer,
+    render_next_prompt,
+    render_prompt,
+)
 from data.prompts import is_name as is_readable_name
 from data.readers.rows import join_rows, parse_prompt, read_rows
 from data.schema import TASKS, Document, Mention, Relation
+from data.text import fold, normalise
 
 DOCUMENT = Document(
     "1",
@@ -58,7 +69,11 @@ def test_every_answer_of_the_users_rows_is_read_back(users_rows):
 def test_every_document_of_the_users_rows_is_read_back(users_rows):
     for document in join_rows(users_rows):
         for task in TASKS:
-            assert tuple(read_answer(render_answer(document.gold(task)), task)[0]) == document.gold(task)
+            gold = document.gold(task)
+            assert tuple(read_answer(render_answer(gold), task)[0]) == gold
+            taught = read_answer(answer_of(document, task), task)[0]
+            assert len(taught) == len({fold(str(item)) for item in taught}) and set(taught) <= set(gold)
+            assert {normalise(str(item)) for item in taught} == {normalise(str(item)) for item in gold}
             assert parse_prompt(render_prompt(document.article, task), "") == (document.article, task)
 
 
@@ -146,7 +161,7 @@ def test_conversations_ask_each_task_once_and_give_the_article_first(layout, tas
         assert [m["role"] for m in chat[1:]] == ["user", "assistant"] * len(asked)
         assert chat[1]["content"] == render_prompt(DOCUMENT.article, asked[0])
         assert [m["content"] for m in chat[3::2]] == [render_next_prompt(task) for task in asked[1:]]
-        assert [m["content"] for m in chat[2::2]] == [render_answer(DOCUMENT.gold(task)) for task in asked]
+        assert [m["content"] for m in chat[2::2]] == [answer_of(DOCUMENT, task) for task in asked]
         assert all(message["content"] == message["content"].strip() for message in chat)
 
 

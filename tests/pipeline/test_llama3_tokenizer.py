@@ -18,7 +18,7 @@ from llama_server import serve, tokenize
 from tiny_llama import save_base
 
 from data.corpus import read_corpus
-from data.prompts import conversations, read_answer, render_answer
+from data.prompts import answer_of, conversations, read_answer, render_answer
 from data.readers.rows import render_rows
 from data.schema import TASKS, Document, Mention, Relation
 from data.split import split_documents
@@ -27,6 +27,7 @@ from eval.chats import Chat, plan_chats
 from eval.engines.client import open_server
 from eval.engines.llama_cpp import byte_level, read_server_template
 from eval.grounding.answer import grounding
+from eval.grounding.repeats import drop_repeats
 from eval.grounding.states import read_vocabulary
 from pipeline.base_model import TINY
 from pipeline.cli import main
@@ -135,7 +136,7 @@ def test_generation_reads_the_ids_of_training(tokenizer, documents, encoded):
     for chat, example in zip(chats, encoded, strict=False):
         read = []
         for task, turn in zip(chat.tasks, template.prompt_ids(chat.prompts), strict=True):
-            answer = tokenizer(render_answer(chat.document.gold(task)), add_special_tokens=False)["input_ids"]
+            answer = tokenizer(answer_of(chat.document, task), add_special_tokens=False)["input_ids"]
             read += [*turn, *answer]
         assert example["input_ids"] == [*read, END]
 
@@ -170,7 +171,7 @@ def test_what_only_looks_like_a_marker_is_text(tokenizer):
 
 def answer_lengths(tokenizer, documents, task) -> list[int]:
     """Tokens of each gold answer, its end token included."""
-    answers = [render_answer(document.gold(task)) for document in documents]
+    answers = [answer_of(document, task) for document in documents]
     return [len(ids) + 1 for ids in tokenizer(answers, add_special_tokens=False)["input_ids"]]
 
 
@@ -210,14 +211,14 @@ def in_article(name: str, article: str) -> bool:
 
 
 def write(vocabulary, document, task, budget, choose) -> str:
-    """A grounded answer of a policy that picks from the ids allowed; it ends within the budget or fails."""
+    """A grounded answer, repeats taken out, of a policy that picks from the ids allowed; it ends within the budget or fails."""
     answer = grounding(vocabulary)(Chat(document, (task,), ("",), (budget,)), 0, ())
     written = b""
     for _ in range(budget):
         token = choose(answer.allowed().tolist())
         answer.take(token)
         if token == vocabulary.stop:
-            return written.decode()
+            return drop_repeats({"completion": written.decode(), "finish": "stop"}, task)["completion"]
         written += vocabulary.texts[token]
     raise AssertionError(f"no end in {budget} tokens: {written!r}")
 
@@ -230,7 +231,8 @@ def test_grounded_decoding_lets_gold_be_written_as_the_tokenizer_writes_it(token
             names = {side for item in gold for side in ([item] if isinstance(item, str) else item)}
             if not all(in_article(name, document.article) for name in names):
                 continue
-            ids = [*tokenizer(render_answer(gold), add_special_tokens=False)["input_ids"], END]
+            answer = answer_of(document, task)
+            ids = [*tokenizer(answer, add_special_tokens=False)["input_ids"], END]
             left = iter(ids)
 
             def follow(allowed, left=left, where=(document.id, task)):
@@ -238,7 +240,7 @@ def test_grounded_decoding_lets_gold_be_written_as_the_tokenizer_writes_it(token
                 assert token in allowed, (*where, tokenizer.decode([token]))
                 return token
 
-            assert write(vocabulary, document, task, len(ids) + 60, follow) == render_answer(gold)
+            assert write(vocabulary, document, task, len(ids) + 60, follow) == answer
             written += 1
     assert written > 200
 
@@ -284,6 +286,6 @@ def test_the_audit_counts_with_it(folder, tmp_path, tokenizer, documents, capsys
     corpus.write_text(render_rows(documents[:20]), encoding="utf-8")
     assert main(["data", "audit", str(corpus), "--tokenizer", str(folder / "tokenizer.json"), "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)["tokens"]
-    answers = [render_answer(d.gold(task)) for d in documents[:20] for task in TASKS]
+    answers = [answer_of(d, task) for d in documents[:20] for task in TASKS]
     longest = max(len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"])
     assert counted["completion"]["max"] == longest

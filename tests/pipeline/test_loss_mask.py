@@ -9,7 +9,7 @@ import pytest
 from articles import invent
 from tiny_llama import tiny_tokenizer
 
-from data.prompts import conversations, render_answer
+from data.prompts import answer_of, conversations
 from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
 from eval.chats import Request, plan_chats
@@ -53,7 +53,7 @@ def trained_on(tokenizer, example):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_trained_on_is_the_answers_and_their_ends(tokenizer, layout):
     examples = encode_documents(tokenizer, DOCUMENTS, layout)
-    answers = [[f"{render_answer(d.gold(task))}<|eot_id|>" for task in TASKS if task in d.tasks] for d in DOCUMENTS]
+    answers = [[f"{answer_of(d, task)}<|eot_id|>" for task in TASKS if task in d.tasks] for d in DOCUMENTS]
     expected = answers if layout == "conversation" else [[answer] for own in answers for answer in own]
     assert [trained_on(tokenizer, example) for example in examples] == expected
     for example in examples:
@@ -68,7 +68,7 @@ def test_every_prompt_is_generations_own(tokenizer, layout):
     for chat, example in zip(chats, examples, strict=True):
         ids, mask = [], []
         for task, turn in zip(chat.tasks, template.prompt_ids(chat.prompts), strict=True):
-            answer = tokenizer(render_answer(chat.document.gold(task)), add_special_tokens=False)["input_ids"]
+            answer = tokenizer(answer_of(chat.document, task), add_special_tokens=False)["input_ids"]
             ids += [*turn, *answer]
             # the end token of an answer opens the ids that generation reads before the next one
             mask += [int(bool(mask)), *[0] * (len(turn) - 1), *[1] * len(answer)]
@@ -123,7 +123,7 @@ def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
     special = set(tokenizer.all_special_ids)
     for one, other in zip(*(encode_documents(tokenizer, [each], layout) for each in (document, plain)), strict=True):
         assert [i for i in one["input_ids"] if i in special] == [i for i in other["input_ids"] if i in special]
-    answers = [f"{render_answer(document.gold(task))}<|eot_id|>" for task in TASKS]
+    answers = [f"{answer_of(document, task)}<|eot_id|>" for task in TASKS]
     examples = encode_documents(tokenizer, [document], layout)
     assert [answer for example in examples for answer in trained_on(tokenizer, example)] == answers
 
@@ -151,7 +151,7 @@ def test_budgets_hold_the_longest_answer_of_train_with_its_end():
     assert list(budgets) == list(TASKS)
     for task, budget in budgets.items():
         for document in DOCUMENTS:
-            assert len(tokenizer(render_answer(document.gold(task)))["input_ids"]) + 1 < budget
+            assert len(tokenizer(answer_of(document, task))["input_ids"]) + 1 < budget
     assert answer_budgets(tokenizer, [DOCUMENTS[2]]).keys() == {"chemicals", "relations"}
 
 

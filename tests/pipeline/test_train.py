@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import TrainerCallback
 
 from data.files import write_text
-from data.prompts import render_answer
+from data.prompts import answer_of
 from data.schema import TASKS, Document, InputError, Mention, Relation
 from pipeline.config import apply_settings
 from pipeline.model import load_model, model_path
@@ -70,7 +70,7 @@ def collate(trainer):
 
 def faults(tokenizer, batch, documents, layout):
     """What is wrong with a collated batch: nothing, where exactly the answers of these documents are trained on."""
-    answers = [[f"{render_answer(d.gold(task))}<|eot_id|>" for task in TASKS if task in d.tasks] for d in documents]
+    answers = [[f"{answer_of(d, task)}<|eot_id|>" for task in TASKS if task in d.tasks] for d in documents]
     expected = ["".join(own) for own in answers] if layout == "conversation" else [one for own in answers for one in own]
     found, trained = [], []
     for ids, labels, attended in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
