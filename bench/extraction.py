@@ -17,6 +17,7 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -169,9 +170,14 @@ def check(extractions: Sequence[Extraction], folder: Path) -> dict[str, Any]:
     }
 
 
-def score(corpus: Path, extractions: Sequence[Extraction], folder: Path) -> dict[str, Any] | None:
-    """Official mention scores against the corpus's own gold, on the documents extracted; None where it holds no mentions."""
+def score(corpus: Path, extractions: Sequence[Extraction], folder: Path, model: str) -> dict[str, Any] | None:
+    """Official mention scores against the corpus's own gold, on the documents extracted; None where it holds no mentions.
+
+    "learnt_from": how many of the documents, or near duplicates of them, a run was trained on; None where nothing says so.
+    """
+    from data.near_duplicates import near_duplicates
     from data.readers.pubtator import write_pubtator
+    from pipeline.evaluate_model import learnt_by
 
     try:
         gold = {document.id: document for document in read_corpus(corpus).documents}
@@ -182,7 +188,10 @@ def score(corpus: Path, extractions: Sequence[Extraction], folder: Path) -> dict
         return None
     write_pubtator(documents, folder / "gold.pubtator")
     figures = score_official(folder / "gold.pubtator", folder / "found.pubtator")
-    return {"mention": figures["mention"], "text_differs": figures["warnings"]["text_differs"]}
+    learnt = learnt_by(Path(model))
+    pairs = near_duplicates(one.article for one in (*learnt, *documents))
+    seen = len({second for first, second in pairs if first < len(learnt) <= second}) if learnt else None
+    return {"mention": figures["mention"], "text_differs": figures["warnings"]["text_differs"], "learnt_from": seen}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,7 +235,7 @@ def measure(options: argparse.Namespace) -> int:
         keep(options, {"timed": timed})  # before what may yet fail: it cannot be measured again
     extractions = [one for _, one in read_extractions(rows)]
     found = check(extractions, options.out)
-    official = score(options.corpus, extractions, options.out)
+    official = score(options.corpus, extractions, options.out, options.model)
     exact = [one.text for one in extractions] == [document.article for document in texts] and not found["inexact"]
     kept = keep(options, found | {"exact": exact, "official": official})
     report(found, official, kept.get("timed"))
@@ -255,6 +264,8 @@ def report(found: dict[str, Any], official: dict[str, Any] | None, timed: dict[s
     if official:
         scores = ", ".join(f"{kind} {row['f1']:.4f}" for kind, row in official["mention"].items())
         print(f"official mention F1: {scores}; {official['text_differs']} names are not what gold's text has at their offsets")
+        if official["learnt_from"]:
+            print(f"{official['learnt_from']} of these documents were trained on: that F1 says nothing of other texts")
 
 
 def keep(options: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
@@ -263,8 +274,9 @@ def keep(options: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
     figures = {name: len(value) if isinstance(value, list) else value for name, value in found.items()}
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     libraries = {name: importlib.metadata.version(name) for name in ("bioc", "pyarrow", "spacy")}
-    own = every.get(key_of(options), {}) | figures | {"device": machine, "versions": libraries}
-    write_json(options.results, every | {key_of(options): own})
+    key = re.sub(r"\W+", "_", key_of(options))
+    own = every.get(key, {}) | figures | {"device": machine, "versions": libraries}
+    write_json(options.results, every | {key: own})
     return own
 
 
