@@ -414,7 +414,7 @@ def results_table(results: Mapping) -> Table:
     header = ("recipe", "steps", "passes", "validation loss", *TASKS, "micro", "repeated", "truncated", "not in the text",
               "false alarms", "answering, s an article", "better in", "worse in")  # fmt: skip
     note = (
-        f"{job['processor']}, {job['threads']} threads. " + (f"{remark}. " if (remark := remark_on(count)) else "")
+        f"{job['processor']}, threads: {job['threads']}. " + (f"{remark}. " if (remark := remark_on(count)) else "")
         + "F1 of grounded answers, with 95 % intervals over articles. "
         "repeated, not in the text: of items; truncated: of answers; these of plain answers. "
         f"false alarms: of {job['articles']['without_names']} texts that name nothing, those with a relation. "
