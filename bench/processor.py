@@ -135,9 +135,8 @@ def open_engines(run: RunFolder, threads: int) -> Iterator[tuple[str, Engine]]:
     for dtype in ("float32", "bfloat16"):
         model = load_model(apply_settings({"model.dtype": dtype}, run.settings), adapter=run.path / "adapter")
         yield dtype, transformers_engine(model, tokenizer, batch_tokens=run.settings.eval.batch_tokens)
-    yield (
-        "bfloat16, grounded",
-        transformers_engine(model, tokenizer, batch_tokens=run.settings.eval.batch_tokens, grounded=True),
+    yield "bfloat16, grounded", transformers_engine(
+        model, tokenizer, batch_tokens=run.settings.eval.batch_tokens, grounded=True
     )
     yield "bfloat16, generate", generate_engine(model, tokenizer)
     context = run.settings.model.max_length + sum(run.manifest["max_new_tokens"].values())

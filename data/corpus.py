@@ -62,6 +62,6 @@ def detect_format(path: str | Path) -> str:
     if "|t|" in first or "|a|" in first:
         return "pubtator"
     raise InputError(
-        f'{path}:{number}: neither instruct JSONL ({{"prompt": …}}), PubTator (id|t|title) nor BioC XML; '
+        f"{path}:{number}: neither instruct JSONL ({{\"prompt\": …}}), PubTator (id|t|title) nor BioC XML; "
         f"starts with {quote(first, 40)}"
     )

@@ -45,7 +45,9 @@ def write_completions(
     `provenance`: what produces the answers, a JSON object; what is asked is added to it. Raises InputError where `path` has
     answers of another, or of nobody knows what, or is being written by another process.
     """
-    chats = plan_chats(documents, layout=layout, tasks=tasks, max_new_tokens=max_new_tokens, given_entities=given_entities)
+    chats = plan_chats(
+        documents, layout=layout, tasks=tasks, max_new_tokens=max_new_tokens, given_entities=given_entities
+    )
     asked = {(chat.document.id, task) for chat in chats for task in chat.tasks}
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path) as file:

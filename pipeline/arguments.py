@@ -25,7 +25,9 @@ biomedical abstract, and score it in a way that can be trusted.
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's own function is `command`, its whole name `prog`. Exits with 2 where the arguments are wrong."""
-    parser = argparse.ArgumentParser(prog="medner", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="medner", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('medner')}")
     add_commands(parser.add_subparsers(dest="name", required=True, metavar="COMMAND"))
     return parser.parse_args(arguments)

@@ -89,29 +89,19 @@ NEUTRAL = (
 )
 TITLES = {
     "causes": (
-        "{c}-induced {d}",
-        "{d} [due to/caused by] {c}: a [case report/review]",
+        "{c}-induced {d}", "{d} [due to/caused by] {c}: a [case report/review]",
         "{d} [after/during] {c} [therapy/treatment]",
-        "does {c} cause {d}[?/ in {species}?]",
-        "{c} [induces/provokes] {d} in {species}",
+        "does {c} cause {d}[?/ in {species}?]", "{c} [induces/provokes] {d} in {species}",
         "[two cases/a case] of {c}-associated {d}",
     ),
-    "treats": (
-        "{c} for {d}: a [pilot/open/randomised] [study/trial]",
-        "{c} in the [treatment/management] of {d}",
-        "[effect/efficacy] of {c} on {d}",
-    ),
+    "treats": ("{c} for {d}: a [pilot/open/randomised] [study/trial]", "{c} in the [treatment/management] of {d}",
+        "[effect/efficacy] of {c} on {d}"),
     "denies": ("no {d} with {c}: a [cohort/register] study", "{c} does not [cause/provoke] {d}", "lack of {d} after {c}"),
-    "chemical": ("pharmacokinetics of {c} in {species}", "{c} and {gene} in {cell}", "[binding/uptake] of {c} by the {tissue}"),
-    "disease": (
-        "{d}: [clinical features/outcome] in {nn} patients",
-        "{procedure} in {d}",
-        "{gene} [mutations/variants] and {d}",
-    ),
-    "neutral": (
-        "{gene} [expression/activity] in the {tissue}",
-        "{procedure} of the {tissue} in {species}",
-        "[a survey/an atlas] of {cell}",
-    ),
+    "chemical": ("pharmacokinetics of {c} in {species}", "{c} and {gene} in {cell}",
+        "[binding/uptake] of {c} by the {tissue}"),
+    "disease": ("{d}: [clinical features/outcome] in {nn} patients", "{procedure} in {d}",
+        "{gene} [mutations/variants] and {d}"),
+    "neutral": ("{gene} [expression/activity] in the {tissue}", "{procedure} of the {tissue} in {species}",
+        "[a survey/an atlas] of {cell}"),
 }
 LEADS = ("", "", "", "", "[in this study/in our series/in contrast/however/moreover/overall/in addition/at follow-up], ")

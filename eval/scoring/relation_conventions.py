@@ -42,7 +42,9 @@ def score_conventions(train: Sequence[Document], scored: Scored) -> dict[str, Js
         "cooccurrence": count_relations(scored, lambda document, _: count_sets(gold_names(document), every_pair(document))),
     }
     described = {name: convention_row(name, counts, scored.weights, reason) for name, counts in found.items()}
-    concepts = None if reason else count_relations(scored, lambda d, _: count_sets(gold_concepts(d), every_concept_pair(d)))
+    concepts = (
+        None if reason else count_relations(scored, lambda d, _: count_sets(gold_concepts(d), every_concept_pair(d)))
+    )
     described["cooccurrence"]["concepts"] = None if concepts is None else score_counts(concepts, scored.weights)
     described["mesh"] = score_mesh(train, scored, reason)
     return {name: described[name] for name in CONVENTIONS}

@@ -171,7 +171,7 @@ def show_progress(counts: Mapping[str, int]) -> None:
 
 
 def describe_counts(out: Path, counts: Mapping[str, int]) -> str:
-    """ "found.jsonl: 12 documents, 80 entities"; what is zero is left out."""
+    """"found.jsonl: 12 documents, 80 entities"; what is zero is left out."""
     return f"{out}: " + ", ".join(f"{number} {name}" for name, number in counts.items() if number or name == "documents")
 
 

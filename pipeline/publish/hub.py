@@ -96,7 +96,9 @@ def upload(hub: Hub, repo: str, groups: Sequence[Sequence[Upload]], then: str) -
         call(hub, partial(hub.api.create_commit, repo, added, commit_message=title), failed, then)
 
 
-def call(hub: Hub, work: Callable[[], T], what: str, then: str = "the same command", waits: Sequence[int] = WAITS) -> T:
+def call(
+    hub: Hub, work: Callable[[], T], what: str, then: str = "the same command", waits: Sequence[int] = WAITS
+) -> T:
     """Do `work`, again after each of the `waits` (seconds) where the Hub is busy or the line was cut; else say what failed.
 
     `then` is the command that goes on from here. Raises InputError for what the user must change, RuntimeError otherwise.

@@ -223,7 +223,6 @@ def test_a_failure_says_whether_something_was_lost_or_too_little_is_known():
 
 def test_as_many_articles_as_it_says_would_do():
     """Forty articles of four items each are too few; as many as it then asks for pass what loses nothing."""
-
     def told(count: int) -> str:
         some = [document(number, *NAMES[number % 4]) for number in range(count)]
         asked = [(one, task) for one in some for task in one.tasks]
