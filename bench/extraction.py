@@ -175,9 +175,8 @@ def score(corpus: Path, extractions: Sequence[Extraction], folder: Path, model: 
 
     "learnt_from": how many of the documents, or near duplicates of them, a run was trained on; None where nothing says so.
     """
-    from data.near_duplicates import near_duplicates
     from data.readers.pubtator import write_pubtator
-    from pipeline.evaluate_model import learnt_by
+    from pipeline.evaluate_model import find_learnt, learnt_by
 
     try:
         gold = {document.id: document for document in read_corpus(corpus).documents}
@@ -189,8 +188,7 @@ def score(corpus: Path, extractions: Sequence[Extraction], folder: Path, model: 
     write_pubtator(documents, folder / "gold.pubtator")
     figures = score_official(folder / "gold.pubtator", folder / "found.pubtator")
     learnt = learnt_by(Path(model))
-    pairs = near_duplicates(one.article for one in (*learnt, *documents))
-    seen = len({second for first, second in pairs if first < len(learnt) <= second}) if learnt else None
+    seen = len(find_learnt(learnt, documents)) if learnt else None
     return {"mention": figures["mention"], "text_differs": figures["warnings"]["text_differs"], "learnt_from": seen}
 
 
@@ -275,7 +273,8 @@ def keep(options: argparse.Namespace, found: dict[str, Any]) -> dict[str, Any]:
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     libraries = {name: importlib.metadata.version(name) for name in ("bioc", "pyarrow", "spacy")}
     key = re.sub(r"\W+", "_", key_of(options))
-    own = every.get(key, {}) | figures | {"device": machine, "versions": libraries}
+    weights = {name: digest for name, digest in identify(options.model).items() if name != "name"}  # whose path says nothing
+    own = every.get(key, {}) | figures | {"weights": weights, "device": machine, "versions": libraries}
     write_json(options.results, every | {key: own})
     return own
 

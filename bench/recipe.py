@@ -32,7 +32,7 @@ from bench.processor import processor_name
 from bench.train_recipes import WARM_UP, processor_clock, time_training
 from data.corpus import read_corpus
 from data.files import write_json, write_text
-from data.prompts import conversations, render_answer
+from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
 from data.split import split_documents
 from data.table import NONE, Table, as_markdown, as_text, join_blocks, percent
@@ -290,17 +290,17 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     }
 
 
-def encode_every_spelling(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], layout: str) -> list[dict]:
-    """As `encode_documents` of the conversation layout, but for names that differ in letter case alone."""
+def encode_every_spelling(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], layout: Layout) -> list[dict]:
+    """As `encode_documents`, but with names that differ in letter case alone."""
     from eval.chat_template import read_template
     from pipeline.training.loss_mask import encode_messages
 
     template, examples = read_template(tokenizer), []
     for document in documents:
-        (messages,) = conversations(document, "conversation")
         answers = iter([render_answer(document.gold(task)) for task in TASKS if task in document.tasks])
-        chat = [one if one["role"] != "assistant" else one | {"content": next(answers)} for one in messages]
-        examples.append(encode_messages(template, chat, document.id))
+        for chat in conversations(document, layout):
+            own = [one if one["role"] != "assistant" else one | {"content": next(answers)} for one in chat]
+            examples.append(encode_messages(template, own, document.id))
     return examples
 
 

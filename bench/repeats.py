@@ -6,29 +6,35 @@ decoding does, and scores what is left. Prints a table and writes bench/results/
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.corpus import read_corpus
 from data.files import write_json
+from data.items import normalise_item
 from data.prompts import read_line
 from data.schema import TASKS
+from data.split import read_split_folder
 from data.table import Table, as_text, percent
-from data.text import normalise
+from eval.completions import read_provenance
 from eval.grounding.repeats import drop_repeats
 from eval.scoring.logprobs import read_completions
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import match_answers, score_answers
+from pipeline.run_folder import read_run
 
 RESULTS = Path(__file__).parent / "results" / "repeats-cpu.json"
 LENGTHS = (1, 2, 3, 4, None)  # None: never ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    (run,) = map(Path, sys.argv[1:] if arguments is None else arguments)
-    documents = read_corpus(run / "data" / "test.jsonl").documents
-    rows = list(read_completions(run / "eval" / "test" / "completions.jsonl"))
+    parser = argparse.ArgumentParser(prog="python -m bench.repeats", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("run", type=Path)
+    run = read_run(parser.parse_args(arguments).run)
+    documents = read_split_folder(run.path / "data")["test"]
+    path = run.path / "eval" / "test" / "completions.jsonl"
+    rows, produced = read_completions(path), read_provenance(path)
     figures, table = {}, []
     for most in LENGTHS:
         ended = [end_answer(row, most) for row in rows]
@@ -39,22 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.append((str(most or "never"), *map(percent, (*f1.values(), truncated)), f"{lines:,}"))
     header = ("ended after", *TASKS, "micro", "truncated", "lines written")
     print(as_text(Table(header, tuple(table), f"F1 of {len(documents)} articles, repeats taken out, percent")))
-    write_json(RESULTS, {"articles": len(documents), "ended_after": figures})
+    source = {key: produced[key] for key in ("model", "adapter_sha256", "prompts_sha256")}
+    write_json(RESULTS, {**source, "articles": len(documents), "ended_after": figures})
     return 0
 
 
 def end_answer(row: dict, most: int | None) -> dict:
     """The answer's row, ended after `most` lines in a row that were listed before."""
-    listed, repeats, kept = set(), 0, []
-    for line in row["completion"].split("\n"):
+    plain = {key: row[key] for key in ("document", "task", "completion", "finish")}  # log-probabilities are of all lines
+    listed, repeats, lines = set(), 0, row["completion"].split("\n")
+    for number, line in enumerate(lines, 1):
         item = read_line(line, row["task"])
-        name = tuple(map(normalise, (item,) if isinstance(item, str) else item or ()))
+        name = item and normalise_item(item)
         repeats = repeats + 1 if name in listed else 0
         listed.add(name)
-        kept.append(line)
         if repeats == most:
-            return {"document": row["document"], "task": row["task"], "completion": "\n".join(kept), "finish": "stop"}
-    return {key: row[key] for key in ("document", "task", "completion", "finish")}
+            return plain | {"completion": "\n".join(lines[:number]), "finish": "stop"}
+    return plain
 
 
 if __name__ == "__main__":

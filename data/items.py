@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-from data.prompts import Item
 from data.text import normalise
+
+Item = str | tuple[str, str]
 
 
 def names_of(item: str | tuple[str, str]) -> tuple[str, ...]:

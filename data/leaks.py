@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from data.items import names_of, normalise_item, share
+from data.items import Item, names_of, normalise_item, share
 from data.near_duplicates import group_articles
-from data.prompts import Item
 from data.readers.rows import Row
 from data.schema import SPLITS, TASKS, Document, JsonObject
 from data.split import row_level_split

@@ -14,12 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from data.items import Item, index_items
 from data.schema import TASKS, Document
-from data.text import normalise
 
 Layout = Literal["separate", "conversation"]
 LAYOUTS = ("separate", "conversation")
-Item = str | tuple[str, str]
 
 SYSTEM = "You read biomedical articles and list exactly what is asked for, one item per line, in the article's own words."
 OPENING = "The following article contains technical terms including diseases, drugs and chemicals."
@@ -75,10 +74,7 @@ def answer_of(document: Document, task: str) -> str:
     >>> answer_of(Document("7", "Li or li.", mentions=(Mention("Li", "Chemical"), Mention("li", "Chemical"))), "chemicals")
     '- Li'
     """
-    once: dict[tuple[str, ...], Item] = {}
-    for item in document.gold(task):
-        once.setdefault(tuple(map(normalise, (item,) if isinstance(item, str) else item)), item)
-    return render_answer(list(once.values()))
+    return render_answer(list(index_items(document.gold(task)).values()))
 
 
 def is_name(text: str) -> bool:

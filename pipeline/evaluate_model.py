@@ -20,6 +20,7 @@ from data.schema import Document
 from data.split import read_split_folder
 from eval.chats import Chat
 from eval.completions import write_completions
+from eval.grounding.repeats import describe_grounding
 from eval.report.page import describe_provenance
 from eval.scoring.crf import score_crf
 from eval.scoring.faults import find_faults
@@ -105,13 +106,16 @@ def learnt_by(folder: Path | None) -> list[Document]:
     return read_split_folder(folder / "data")["train"] if folder and is_run(folder) else []
 
 
+def find_learnt(learnt: Sequence[Document], documents: Sequence[Document]) -> list[Document]:
+    """Those of `documents` that are, or nearly are, among the articles learnt from."""
+    pairs = near_duplicates(document.article for document in (*learnt, *documents))
+    return [documents[second - len(learnt)] for second in sorted({b for a, b in pairs if a < len(learnt) <= b})]
+
+
 def warn_of_leaks(learnt: Sequence[Document], documents: Sequence[Document]) -> None:
     """Says on standard error how many of `documents` are, or nearly are, among the articles learnt from."""
-    pairs = near_duplicates(document.article for document in (*learnt, *documents))
-    shared = {second for first, second in pairs if first < len(learnt) <= second}
-    if shared:
-        named = documents[min(shared) - len(learnt)].id
-        count = f"{len(shared)} of {len(documents)} articles"
+    if shared := find_learnt(learnt, documents):
+        named, count = shared[0].id, f"{len(shared)} of {len(documents)} articles"
         print(f"WARNING: {count} stand in what was learnt from, as they are or nearly, such as {named}", file=sys.stderr)
 
 
@@ -123,7 +127,7 @@ def describe_candidate(candidate: Candidate, folder: Path | None) -> dict:
         engine, model = "llama.cpp", str(folder)
     else:
         engine, model = candidate.engine or "transformers", str(adapter_of(folder))
-    described = {"engine": engine, **identify_model(model, engine), "grounded": candidate.grounded, "logprobs": True}
+    described = {"engine": engine, **identify_model(model, engine), **describe_grounding(candidate.grounded), "logprobs": True}
     return described | ({"model": folder.name} if folder and is_run(folder) else {})
 
 

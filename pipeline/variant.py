@@ -20,6 +20,7 @@ from data.schema import TASKS, Document, InputError
 from eval.chats import Chat, Engine, read_chat, refuse_too_long
 from eval.completions import write_completions
 from eval.engines.gguf_metadata import read_metadata
+from eval.grounding.repeats import describe_grounding
 from pipeline.config import Settings
 from pipeline.run_folder import RunFolder
 from pipeline.weights import hash_file, hash_folder, hash_own_adapter
@@ -114,7 +115,7 @@ def describe_variant(run: RunFolder, variant: Variant) -> dict:
     kept = {key: value for key, value in asdict(variant).items() if key not in ("model", "untuned")}
     if not variant.given_entities:  # so that answers written before there was this choice stay valid
         del kept["given_entities"]
-    return {**kept, **describe_source(run, variant)}
+    return {**kept, **describe_grounding(variant.grounded), **describe_source(run, variant)}
 
 
 def describe_source(run: RunFolder, variant: Variant) -> dict:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import read_jsonl
-from data.items import names_of
-from data.prompts import ASKED, Item, read_answer, render_answer, render_prompt
+from data.items import Item, names_of
+from data.prompts import ASKED, read_answer, render_answer, render_prompt
 from data.schema import MENTION_TYPE, TASKS, Document, InputError, JsonObject, Mention, Relation, quote
 from data.text import fold, join_hyphenated
 

@@ -20,6 +20,7 @@ import numpy
 from data.prompts import read_answer
 from data.schema import InputError
 from data.text import normalise
+from eval.grounding.repeats import MOST_REPEATS
 from eval.grounding.spans import article_spans, listed_spans
 from eval.grounding.states import Language, Node, Vocabulary
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from eval.chats import Chat
 
 BULLET, NEXT_SIDE, NEXT_LINE = b"- ", b" | ", b"\n- "
-MOST_REPEATS = 3  # a model goes on to new names after one or two, hardly after three: bench/repeats.py
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
+from data.items import normalise_item
 from data.prompts import read_line
-from data.text import normalise
+
+MOST_REPEATS = 3  # in a row; a model goes on to new names after one or two, hardly after three: bench/repeats.py
+
+
+def describe_grounding(grounded: bool) -> dict[str, Any]:
+    """What tells grounded answers from others, kept beside them: from those of a time when no repeated line could end, too."""
+    return {"grounded": True, "most_repeats": MOST_REPEATS} if grounded else {"grounded": False}
 
 
 def drop_repeats(row: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -24,11 +31,11 @@ def drop_repeats(row: Mapping[str, Any], task: str) -> dict[str, Any]:
     kept, listed = [], set()
     for number, (line, end) in enumerate(zip(lines, ends, strict=True)):
         item = read_line(line, task)
-        name = tuple(map(normalise, (item,) if isinstance(item, str) else item or ()))
+        name = None if item is None else normalise_item(item)
         bare = number > 0 and line.strip() in ("", "-")
         if number == unfinished or not (bare or name in listed):
             kept.append((max(0, end - len(line) - 2), end - 1))  # with the line break before it
-        if name:
+        if name is not None:
             listed.add(name)
     if len(kept) == len(lines):
         return dict(row)

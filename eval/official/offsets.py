@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data.prompts import Item
+from data.items import Item
 from data.readers.pubtator import write_pubtator
 from data.schema import MENTION_TYPE, Document, Mention, Relation
 from data.text import FoldedText, find_names, fold, normalise

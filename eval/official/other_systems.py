@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import first_line, read_jsonl, read_lines
-from data.prompts import Item, read_line
+from data.items import Item
+from data.prompts import read_line
 from data.readers.checks import check_item_name
 from data.readers.pubtator import MARKERS
 from data.readers.rows import article_key, parse_prompt

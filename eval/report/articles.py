@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data.items import names_of
-from data.prompts import Item
+from data.items import Item, names_of
 from data.schema import MENTION_TYPE, Document
 from data.text import FoldedText
 from eval.scoring.confidence import surest

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.prompts import Item
+from data.items import Item
 from data.schema import MENTION_TYPE, Document, JsonObject
 from data.text import NameIndex, fold
 from eval.scoring.parse import Answer, Predictions

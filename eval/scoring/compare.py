@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data.items import normalise_item
-from data.prompts import Item
+from data.items import Item, normalise_item
 from data.schema import Document, InputError, JsonObject
 from data.table import Table, as_text, percent
 from eval.scoring.parse import Predictions

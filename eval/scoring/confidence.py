@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.items import normalise_item, share
-from data.prompts import Item
+from data.items import Item, normalise_item, share
 from data.schema import TASKS, InputError, JsonObject
 from eval.scoring.logprobs import Confidences
 from eval.scoring.parse import Answer, Predictions

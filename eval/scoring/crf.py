@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from data.prompts import Item
+from data.items import Item
 from data.schema import MENTION_TYPE, Document, JsonObject
 from data.text import NameIndex, fold
 from eval.scoring.parse import Answer, Predictions

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data.items import index_items, names_of
-from data.prompts import Item
+from data.items import Item, index_items, names_of
 from data.schema import TASKS, Document, JsonObject
 from data.text import FoldedText
 from eval.scoring.likeness import (

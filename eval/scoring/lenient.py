@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from data.prompts import EMPTY, Item, read_item, says_none
+from data.items import Item
+from data.prompts import EMPTY, read_item, says_none
 from eval.scoring.parse import Answer, parse_answer, read_until_foreign
 
 SPECIAL_TOKEN = re.compile(r"<\|[^<>\n]{1,40}\|>|</?s>|<(?:bos|eos|end_of_turn)>|\[/?INST\]")

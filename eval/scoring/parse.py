@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.files import read_jsonl, write_jsonl
-from data.prompts import Item, read_answer, read_line
+from data.items import Item
+from data.prompts import read_answer, read_line
 from data.schema import TASKS, InputError, JsonObject, quote
 
 Status = Literal["ok", "empty", "malformed", "truncated", "missing"]  # missing: a file of another system lacks it

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data.items import index_items, names_of, share
-from data.prompts import Item
+from data.items import Item, index_items, names_of, share
 from data.schema import TASKS, Document, InputError, JsonObject
 from data.text import FoldedText
 from eval.scoring.parse import Answer, Predictions

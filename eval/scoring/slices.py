@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from data.items import names_of, normalise_item, share
-from data.prompts import Item
+from data.items import Item, names_of, normalise_item, share
 from data.schema import MENTION_TYPE, TASKS, Document, JsonObject
 from data.text import normalise
 from eval.scoring.likeness import is_abbreviation

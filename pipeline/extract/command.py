@@ -17,6 +17,7 @@ from typing import Any
 
 from data.files import write_text
 from data.schema import Document, InputError
+from eval.grounding.repeats import describe_grounding
 from pipeline.extract.extractor import Extractor
 from pipeline.extract.formats import FORMATS, render_text, write_format
 from pipeline.extract.on_ray import Cluster, count_done, extract_on_ray, require_cluster
@@ -201,6 +202,7 @@ def extract_sources(
     every = chain([first], texts)
     weights = identify(model) | ({"lora": identify(settings["lora"])} if settings["lora"] else {})
     facts = {"model": weights, "sources": [*sources, *pmids], "format": kind, **settings}
+    facts |= describe_grounding(settings["grounded"])
     if cluster:
         counts = extract_by_ray(every, model, settings, out, kind, cluster, facts | {"way": "ray"})
         return {"file": str(out), **counts}, describe_counts(out, counts), 0

@@ -32,7 +32,7 @@ from pipeline.extract.windows import OVERLAP, WINDOW, cut_windows
 
 FIRST_BATCH, LARGEST_BATCH = 4, 256  # documents asked at a time
 MOST_KNOWN = 10_000  # texts whose results are kept for another time that they come
-BATCH_SECONDS = 60.0  # what is lost at most when a process is killed; batches of 20 took a processor three times as long
+BATCH_SECONDS = 60.0  # what is lost at most when a process is killed; batches of 20 took a processor twice as long
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
-from data.items import normalise_item
-from data.prompts import Item
+from data.items import Item, normalise_item
 from data.schema import MENTION_TYPE, TASKS, Document, InputError
 from data.text import FoldedText, normalise
 from pipeline.extract.windows import split_sentences

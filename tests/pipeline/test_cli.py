@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -359,3 +360,9 @@ def test_settings_prints_every_setting_with_its_type_default_and_meaning(capsys)
     assert all(f"{name} = " in shown for name in described) and "float >= 0 < 1: " in shown
     assert main(["settings", "--set", "lora.rank=3"]) == 2
     assert "unknown setting 'lora.rank'; did you mean lora." in capsys.readouterr().err
+
+
+def test_a_machine_taken_away_while_the_result_is_printed_is_told_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.cli.tell", lambda text: signal.raise_signal(signal.SIGTERM))
+    assert main(["settings"]) == 1
+    assert capsys.readouterr().err == "medner settings: interrupted; the same command goes on where it stopped\n"

@@ -98,6 +98,18 @@ def test_old_answers_are_refused_with_the_way_out(run, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_grounded_answers_of_a_time_when_no_repeated_line_could_end_are_refused(run, monkeypatch, capsys):
+    assert evaluate(run, "--grounded") == 0
+    forbid_loading(monkeypatch)
+    assert evaluate(run, "--grounded") == 0
+    path = run / "eval/test/grounded/provenance.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    assert said.pop("most_repeats") == 3
+    path.write_text(json.dumps(said), encoding="utf-8")
+    assert "another variant: most_repeats: null there, 3 here" in refused(capsys, run, "--grounded")
+
+
+@pytest.mark.slow
 def test_grounded_answers_have_a_folder_and_a_calibration_of_their_own(run, capsys):
     for split in ("validation", "test"):
         assert evaluate(run, "--split", split, "--grounded") == 0
