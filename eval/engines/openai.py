@@ -100,8 +100,8 @@ def _answer_chat(served: Served, chat: Chat) -> list[dict]:
         answer = ask(served.server, "POST", "/chat/completions", request_body(served, chat, task, messages, budget))
         row = _row(chat, task, answer["choices"][0], served.logprobs)
         messages.append({"role": "assistant", "content": break_special(row["completion"])})
-        row = row if own_joiners else {**row, "completion": row["completion"].replace(JOINER, "")}
-        rows.append(drop_repeats(row, task) if served.grounded else row)
+        row = drop_repeats(row, task) if served.grounded else row
+        rows.append(row if own_joiners else {**row, "completion": row["completion"].replace(JOINER, "")})
     return rows
 
 

@@ -44,7 +44,7 @@ def drop_repeats(row: Mapping[str, Any], task: str) -> dict[str, Any]:
         return "".join(text[max(start, first) : min(end, last)] for first, last in kept)
 
     new = {**row, "completion": keep(0, len(text))}
-    if "logprobs" in row:
+    if "".join(part for part, _ in row.get("logprobs", ())) == text:  # a server may show a split character as its bytes
         until = list(accumulate(len(part) for part, _ in row["logprobs"]))
         parts = [(keep(end - len(part), end), chance) for (part, chance), end in zip(row["logprobs"], until, strict=True)]
         new["logprobs"] = [[part, chance] for part, chance in parts if part]

@@ -238,6 +238,8 @@ def test_repeats_go_with_their_log_probabilities():
         "finish": "stop",
         "logprobs": [["-", -1.0], [" a", -2.0], ["\n", -4.0], ["- b", -5.0]],
     }
+    shown = {"completion": "- \u03b1\n- \u03b1", "finish": "stop", "logprobs": [["- \\xce\\xb1\n- \\xce\\xb1", -1.0]]}
+    assert drop_repeats(shown, "chemicals") == {**shown, "completion": "- \u03b1"}  # tokens that cannot be told apart stay
     cut = {"completion": "- a\n- b\n- a", "finish": "length"}
     assert drop_repeats(cut, "chemicals") == cut  # readers leave the unfinished line out, not the one before it
     assert drop_repeats({"completion": "-", "finish": "stop"}, "diseases")["completion"] == "-"
