@@ -36,16 +36,15 @@ from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
 from data.split import split_documents
 from data.table import NONE, Table, as_markdown, as_text, join_blocks, percent
-from data.text import FoldedText
 from eval.report.tables import with_interval
 from eval.scoring.compare import LEVEL
 from eval.scoring.logprobs import read_completions
 from eval.scoring.parse import parse_completions
 from eval.scoring.score import Scored, match_answers, score_answers
 from eval.scoring.stats import compare_counts, remark_on
-from pipeline.config import Settings, apply_settings, resolve_explicit
-from pipeline.extract.windows import split_sentences
+from pipeline.config import Explicit, Settings, apply_settings, resolve_explicit
 from pipeline.plan.decide import make_plan
+from pipeline.training.negatives import add_negatives, without_names
 from pipeline.weights import hash_file
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
 BEGIN, END = "<!-- table of bench/results/recipe-cpu.json -->", "<!-- end of the table -->"
 DEFAULT = "default"
 TIMED = 4  # steps, after the two that warm up
-NEGATIVE_EVERY = 2  # one article in so many also gives a text that names nothing, where it has two such sentences
 READINGS = ("plain", "grounded")
 COMPARED = "grounded"  # the reading whose F1 is compared
 ALWAYS = ("train.eval_f1_articles=0", "train.evaluations=1", "train.report_to=none", "eval.logprobs=false", "export.gguf=")
@@ -64,14 +62,10 @@ ALWAYS = ("train.eval_f1_articles=0", "train.evaluations=1", "train.report_to=no
 
 @dataclass(frozen=True)
 class Recipe:
-    """`settings` are laid over the preset. `negatives`: train also has texts that name nothing, with empty lists.
-
-    `every_spelling`: lists in train have a name in each letter case that the corpus has, as they had once.
-    """
+    """`settings` are laid over the preset. `every_spelling`: train lists a name in each letter case, as once."""
 
     reason: str
     settings: tuple[str, ...] = ()
-    negatives: bool = False
     every_spelling: bool = False
 
 
@@ -91,7 +85,8 @@ RECIPES = {
     "rank-8": Recipe("less to learn", ("lora.r=8", "lora.lora_alpha=16")),
     "last-20-layers": Recipe("no gradients below them, so more steps in the same time", ("lora.last_layers=20",)),
     "every-spelling": Recipe("lists as the corpus has them: a name again in each other letter case", every_spelling=True),
-    "negatives": Recipe(f"one article in {NEGATIVE_EVERY} also gives a text that names nothing, if it can", negatives=True),
+    "negatives": Recipe("one article in 2 also gives a text that names nothing, if it can", ("train.negatives=2",)),
+    "negatives-8": Recipe("the same of one article in 8", ("train.negatives=8",)),
     "cosine": Recipe("the learning rate stays high for longer", ("train.lr_scheduler_type=cosine",)),
     "constant": Recipe("the learning rate never falls", ("train.lr_scheduler_type=constant_with_warmup",)),
 }
@@ -153,7 +148,7 @@ def run_recipes(options: argparse.Namespace) -> None:
     done = results["recipes"]
     wanted = [name for name in RECIPES if name in (options.recipes or RECIPES) or name in options.again]
     todo = [name for name in dict.fromkeys([DEFAULT, *wanted]) if name in options.again or name not in done]
-    plans = {name: settle_recipe(job, RECIPES[name]) for name in todo}
+    plans = {name: settle_recipe(job, RECIPES[name], results["job"]["preset_settings"]) for name in todo}
     job.work.mkdir(parents=True, exist_ok=True)
     for number, (name, settings) in enumerate(plans.items(), 1):
         with suppress(Timeout), FileLock(job.work / f"{name}.lock", timeout=0):  # else another command is at it
@@ -188,16 +183,6 @@ def make_job(options: argparse.Namespace) -> Job:
     return Job(options.preset, options.minutes, split["train"], validation, negatives, options.work, readings)
 
 
-def without_names(document: Document) -> Document | None:
-    """The article's sentences in which none of its listed names stands, as a text with empty lists; None under two of them."""
-    listed = {*document.names("chemicals"), *document.names("diseases"), *(side for pair in document.pairs() for side in pair)}
-    sentences = [document.article[start:end] for start, end in split_sentences(document.article)]
-    bare = [sentence for sentence in sentences if not any(map(FoldedText(sentence).contains, listed))]
-    if len(bare) < 2:
-        return None
-    return Document(f"{document.id}, sentences without names", " ".join(bare), tasks=document.tasks)
-
-
 def describe_job(job: Job, data: Path) -> dict:
     """What results must share to stand in one table."""
     return {
@@ -223,7 +208,10 @@ def count_threads() -> int:
 
 
 def read_results(path: Path, job: dict) -> dict:
-    """The results so far. Raises InputError where they are of other data, another model, time or machine."""
+    """The results so far. Raises InputError where they are of other data, another model, time or machine.
+
+    The preset may have changed since, by what was found: recipes are laid over what it was when the default was measured.
+    """
     names = ("python", "torch", "transformers", "peft", "trl")
     versions = {name: platform.python_version() if name == "python" else version(name) for name in names}
     device = f"cpu ({platform.machine()}), {os.cpu_count()} cores"
@@ -231,7 +219,7 @@ def read_results(path: Path, job: dict) -> dict:
         return {"device": device, "versions": versions, "level": LEVEL, "job": job, "recipes": {}}
     results = json.loads(path.read_text(encoding="utf-8"))
     for key, value in job.items():
-        if results["job"][key] != value:
+        if key != "preset_settings" and results["job"][key] != value:
             raise InputError(
                 f"{path}: its recipes have {key} {results['job'][key]}, not {value}, and would not compare; "
                 "give the same, or another file by --out"
@@ -239,24 +227,20 @@ def read_results(path: Path, job: dict) -> dict:
     return results
 
 
-def settle_recipe(job: Job, recipe: Recipe) -> Settings:
-    """The settings of a recipe, its plan made. Raises InputError where they cannot be."""
+def settle_recipe(job: Job, recipe: Recipe, preset: Explicit) -> Settings:
+    """The settings of a recipe, its plan made; `preset` goes over the preset's own. Raises InputError where they cannot be."""
     from pipeline.model import load_tokenizer, model_path
     from pipeline.plan.architectures import find_architecture
     from pipeline.plan.hardware import detect_device
     from pipeline.plan.lengths import count_lengths
 
-    settings = apply_settings(resolve_explicit(job.preset, None, [*ALWAYS, *recipe.settings]))
+    settings = apply_settings(resolve_explicit(job.preset, None, []) | preset)
+    settings = apply_settings(resolve_explicit(None, None, [*ALWAYS, *recipe.settings]), settings)
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    split = {"train": train_of(job, recipe), "validation": job.validation, "test": job.negatives}
+    split = {"train": job.train, "validation": job.validation, "test": job.negatives}
     lengths = count_lengths(tokenizer, split, settings)
     architecture = find_architecture(settings.model.name, settings.model.revision)
     return make_plan(settings, architecture, detect_device(), lengths).settings
-
-
-def train_of(job: Job, recipe: Recipe) -> list[Document]:
-    more = [without_names(document) for document in job.train[::NEGATIVE_EVERY]] if recipe.negatives else []
-    return [*job.train, *(text for text in more if text)]
 
 
 def run_recipe(job: Job, name: str, settings: Settings) -> dict:
@@ -270,7 +254,8 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     gc.collect()  # trainers refer to themselves, and the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     encode = encode_every_spelling if recipe.every_spelling else encode_documents
-    train, validation = encode(tokenizer, train_of(job, recipe), layout), encode_documents(tokenizer, job.validation, layout)
+    train = encode(tokenizer, add_negatives(job.train, settings.train.negatives), layout)
+    validation = encode_documents(tokenizer, job.validation, layout)
     a_step = time_step(settings, tokenizer, train, folder / "timed")
     steps = max(1, round(60 * job.minutes / a_step))
     print(f"{name}: {a_step:.2f} s a step, so {steps} steps in {job.minutes:g} minutes", file=sys.stderr)

@@ -124,6 +124,9 @@ class Train:
     layout: Layout = Field("conversation", description="an article's three tasks in one chat, or a chat each")
     num_train_epochs: Float = Field(3.0, gt=0, description="passes over train")
     max_steps: Annotated[Int, AfterValidator(check_steps)] = Field(-1, description="optimiser steps; -1: by num_train_epochs")
+    negatives: Count = Field(
+        0, description="one article in so many also gives its sentences that name nothing, with empty lists; 0: none"
+    )
     learning_rate: Float = Field(2e-4, gt=0, description="its peak")
     lr_scheduler_type: str = Field("linear", description="course of the learning rate: a name of transformers' schedulers")
     warmup_steps: Float = Field(0.05, ge=0, description="steps up to the peak; below 1: a share of all steps")

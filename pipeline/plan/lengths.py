@@ -13,6 +13,7 @@ from data.schema import TASKS, Document, InputError
 from eval.chat_template import read_template
 from pipeline.config import Settings
 from pipeline.training.loss_mask import encode_documents, owners_of
+from pipeline.training.negatives import add_negatives
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +84,8 @@ def count_lengths(
     `split` may lack validation and test. `share`: the model's tokens for each of `tokenizer`'s, 1 for its own.
     """
     layout, chats = settings.train.layout, {}
-    for name, documents in split.items():
+    for name, given in split.items():
+        documents = add_negatives(given, settings.train.negatives) if name == "train" else given
         examples = encode_documents(tokenizer, documents, layout)
         answered = tuple(ceil(share * sum(example["completion_mask"])) for example in examples)
         whole = (ceil(share * len(example["input_ids"])) for example in examples)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from bench.recipe import BEGIN, DEFAULT, END, RECIPES, main, render_page, results_table, without_names, write_page
-from data.schema import TASKS, Document, Mention
+from bench.recipe import BEGIN, DEFAULT, END, RECIPES, Job, main, render_page, results_table, settle_recipe, write_page
+from data.corpus import read_corpus
+from data.files import write_json
+from data.schema import TASKS
 from pipeline.config import apply_settings, resolve_explicit
 from pipeline.plan.architectures import find_architecture
 from pipeline.plan.decide import make_plan
@@ -48,6 +50,14 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
         assert main([*command, "--recipes", "batch-8"]) == 0
     assert json.loads(out.read_text(encoding="utf-8")) == first
 
+    changed = json.loads(out.read_text(encoding="utf-8"))
+    changed["job"]["preset_settings"]["train.learning_rate"] = 1e-4  # as if the preset had been changed since
+    write_json(out, changed)
+    assert main([*command, "--recipes", "separate"]) == 0
+    job = Job("tiny", 0.03, *[read_corpus(data).documents[:4]] * 3, work)
+    assert settle_recipe(job, RECIPES["batch-8"], changed["job"]["preset_settings"]).train.learning_rate == 1e-4
+    write_json(out, first)
+
     data.write_text("".join(SAMPLE[3:93]), encoding="utf-8")
     assert main(command) == 2
     assert "data_sha256" in capsys.readouterr().err
@@ -62,16 +72,8 @@ def test_every_recipe_can_be_planned_and_differs_from_the_default():
     for name, recipe in RECIPES.items():
         settings = apply_settings(resolve_explicit("llama-3.2-3b", None, recipe.settings))
         plan = make_plan(settings, find_architecture(settings.model.name), named_device("h200"), usual_lengths())
-        seen[name] = (plan.settings, recipe.negatives, recipe.every_spelling)
+        seen[name] = (plan.settings, recipe.every_spelling)
     assert len({str(one) for one in seen.values()}) == len(RECIPES)
-
-
-def test_a_text_without_names_keeps_only_sentences_that_name_nothing():
-    mentions = (Mention("zolamine", "Chemical"), Mention("tremor", "Disease"))
-    text = "Zolamine was given. We asked ten people. Tremor followed in two. The others said nothing."
-    bare = without_names(Document("7", text, mentions=mentions))
-    assert bare.text == "We asked ten people. The others said nothing." and not any(map(bare.gold, TASKS))
-    assert without_names(Document("8", "Zolamine was given. It helped.", mentions=mentions)) is None
 
 
 def example_results() -> dict:

@@ -16,7 +16,7 @@ pytestmark = [
 ]
 SAMPLE = Path(__file__).parents[2] / "data" / "sample.jsonl"
 SHORT = ("train.max_steps=2", "train.effective_batch_size=2", "train.evaluations=1", "eval.max_new_tokens=24",
-         "eval.base_model=false", "eval.grounded=true", "export.gguf=f16")  # fmt: skip
+         "eval.base_model=false", "eval.grounded=true", "export.gguf=f16", "train.negatives=1")  # fmt: skip
 
 
 def test_smollm2_is_trained_answers_grounded_and_leaves_as_a_gguf(tmp_path, capsys):
@@ -25,6 +25,7 @@ def test_smollm2_is_trained_answers_grounded_and_leaves_as_a_gguf(tmp_path, caps
     data.write_text("\n".join(rows) + "\n", encoding="utf-8")
     job = ["run", "--preset", "smollm2-135m", "--data", str(data), "--out", str(run), "--yes"]
     assert main([*job, "--set", *SHORT]) in (0, 1)  # 1: on one validation article no file is shown to be as good
+    assert 0 < json.loads((run / "manifest.json").read_text(encoding="utf-8"))["stages"]["train"]["negatives"] <= 10
     parity = json.loads((run / "export" / "parity.json").read_text(encoding="utf-8"))["models"]
     assert all(one["identical_prompts"] == one["prompts"] > 0 for one in parity.values()) and len(parity) == 1
     faults = json.loads((run / "eval" / "test" / "metrics.json").read_text(encoding="utf-8"))["rates"]
