@@ -9,8 +9,11 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 CHAOS_N ?= 200
 PROCESSES ?= 2
 REAL = --preset smollm2-135m --data $(DATA) --out runs/real --yes
+PARTS = data.train=runs/corpus-parts/train.PubTator data.validation=runs/corpus-parts/validation.PubTator data.test=$(DEV)
+CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.grounded=true eval.splits=test \
+	eval.base_model=false export.gguf=
 
-.PHONY: demo real test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
+.PHONY: demo real real-corpus test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
 .PHONY: chaos fuzz lock licences sbom audit
 .PHONY: test-unsloth test-unsloth-t4 test-unsloth-a100
 
@@ -25,6 +28,14 @@ real: .venv/ready-real
 	$(BIN)/medner run $(REAL)
 	$(BIN)/medner evaluate runs/real --grounded
 	$(BIN)/medner compare runs/real
+
+# The same learnt from one corpus file and scored on another, as the official evaluation does: make real-corpus TRAIN=… DEV=…
+real-corpus: .venv/ready-real
+	$(if $(and $(TRAIN),$(DEV)),,$(error TRAIN or DEV is missing: make real-corpus TRAIN=FILE DEV=FILE, with offsets and concept ids))
+	$(BIN)/python -m bench.crf $(TRAIN) $(DEV) --keep runs/corpus-parts
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m pipeline.processes train $(CORPUS)
+	$(BIN)/medner run $(CORPUS)
+	$(BIN)/python -m bench.real runs/real-corpus --cores $(PROCESSES) --out bench/results/real-corpus-cpu.json
 
 # Two processes of one thread each: a file's tests stay together, since they share what was trained for them.
 test: .venv/ready-test

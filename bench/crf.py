@@ -2,6 +2,7 @@
 
     python -m bench.crf ROWS                          rows or a corpus, split here by article: learnt on train, scored on test
     python -m bench.crf TRAIN.PubTator DEV.PubTator   learnt on one file, scored on the other
+                        --keep FOLDER                 also TRAIN's two parts, for another system to learn from the same
 
 Prints a table of F1 (sets of strings, percent, 95 % intervals over articles) and adds it to bench/results/crf-cpu.json. The
 CRF's L2 is swept on validation (on a tenth of TRAIN, where two files are given); test is scored once, with the default.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from data.corpus import read_corpus
 from data.files import write_json
+from data.readers.pubtator import write_pubtator
 from data.schema import TASKS, Document
 from data.split import split_documents
 from eval.scoring.baselines import score_baselines
@@ -70,11 +72,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.crf", description=__doc__.split("\n")[0])
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path, nargs="?")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write train.PubTator and validation.PubTator there")
     options = parser.parse_args()
     split = split_documents(read_corpus(options.train).documents, seed=42)
     if options.test:
         test = read_corpus(options.test).documents
-        result = measure(split["train"] + split["test"], split["validation"], test)
+        train = split["train"] + split["test"]
+        if options.keep:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            write_pubtator(train, options.keep / "train.PubTator")
+            write_pubtator(split["validation"], options.keep / "validation.PubTator")
+        result = measure(train, split["validation"], test)
     else:
         result = measure(split["train"], split["validation"], split["test"])
     name = options.train.stem + (f" -> {options.test.stem}" if options.test else ", split by article")

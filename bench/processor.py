@@ -3,7 +3,7 @@
 RUN is a run of `medner run --preset smollm2-135m` (or of another model). Its train articles are trained on and, where it is
 finished, its test articles answered by its adapter and its exported files. Ratios are to float32 with PyTorch's attention.
 
-    python -m bench.processor RUN [--articles N] [--answered N] [--threads N]
+    python -m bench.processor RUN [--articles N] [--answered N] [--rounds N] [--threads N]
 
 Prints two tables and writes bench/results/processor-cpu.json. Seconds are the clock's: run it alone on the machine.
 """
@@ -28,7 +28,6 @@ from pipeline.config import apply_settings
 from pipeline.run_folder import RunFolder, read_run, versions
 
 RESULTS = Path(__file__).parent / "results" / "processor-cpu.json"
-ROUNDS = 3
 TRAINING = {"float32": ("float32", False), "bfloat16": ("bfloat16", False), "bfloat16, by matrices": ("bfloat16", True)}
 AS_BEFORE = "float32"
 
@@ -40,20 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--articles", type=int, default=8, help="trained on in each round")
     parser.add_argument("--answered", type=int, default=16, help="test articles answered")
+    parser.add_argument("--rounds", type=int, default=2, help="of all variants in turn; the best counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     run = read_run(options.run)
-    training = measure_training(run, options.articles)
+    training = measure_training(run, options.articles, options.rounds)
     trained = (run.path / "adapter").is_dir()
-    answering = measure_answering(run, options.answered, options.threads) if trained else {}
+    answering = measure_answering(run, options.answered, options.rounds, options.threads) if trained else {}
     report = {
         "device": "cpu",
         "processor": processor_name(),
         "threads": options.threads,
         "versions": versions(),
         "model": run.settings.model.name,
-        "n": {"trained": options.articles, "answered": options.answered, "rounds": ROUNDS},
+        "n": {"trained": options.articles, "answered": options.answered, "rounds": options.rounds},
         "training": training,
         "answering": answering,
         "ratios": {
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {RESULTS}", file=sys.stderr)
 
 
-def measure_training(run: RunFolder, articles: int) -> dict[str, dict]:
+def measure_training(run: RunFolder, articles: int, rounds: int) -> dict[str, dict]:
     """By variant, tokens a second of forward and backward passes, the best of the rounds, which take turns."""
     from pipeline.model import load_model, load_tokenizer, model_path
     from pipeline.training.attention import fast_attention
@@ -83,14 +83,19 @@ def measure_training(run: RunFolder, articles: int) -> dict[str, dict]:
             settings = apply_settings({"model.dtype": dtype, "train.report_to": "none"}, run.settings)
             model = load_model(settings, trainable=True)
             trainers[name] = make_trainer(settings, model, tokenizer, examples, [], Path(folder) / name)
-        for _, (name, trainer) in itertools.product(range(ROUNDS), trainers.items()):
+        for _, (name, trainer) in itertools.product(range(rounds), trainers.items()):
             with fast_attention(trainer.model) if TRAINING[name][1] else nullcontext():
                 started = time.perf_counter()
                 each = [float(step(trainer, [example])) for example in trainer.train_dataset]
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(told("training", name, time.perf_counter() - started))
             trainer.model.zero_grad()
             losses[name] = sum(each) / len(each)
     return {name: {"tokens_per_second": tokens / min(own), "mean_loss": losses[name]} for name, own in seconds.items()}
+
+
+def told(what: str, name: str, seconds: float) -> float:
+    print(f"{what}, {name}: {seconds:.1f} s", file=sys.stderr)
+    return seconds
 
 
 def step(trainer, rows: Sequence[dict]):
@@ -100,16 +105,16 @@ def step(trainer, rows: Sequence[dict]):
     return trainer.training_step(trainer.model, trainer._prepare_inputs(trainer.data_collator(rows)))
 
 
-def measure_answering(run: RunFolder, count: int, threads: int) -> dict[str, dict]:
+def measure_answering(run: RunFolder, count: int, rounds: int, threads: int) -> dict[str, dict]:
     """By variant, the seconds for the same test articles, best of the rounds, and the share of answers equal to float32's."""
     documents = read_split_folder(run.path / "data")["test"][:count]
     chats = plan_chats(documents, layout=run.settings.train.layout, max_new_tokens=run.manifest["max_new_tokens"])
     engines = dict(open_engines(run, threads))
     seconds, answers = {name: [] for name in engines}, {}
-    for _, (name, engine) in itertools.product(range(ROUNDS), engines.items()):
+    for _, (name, engine) in itertools.product(range(rounds), engines.items()):
         started = time.perf_counter()
         answers[name] = read_answers(engine, chats)
-        seconds[name].append(time.perf_counter() - started)
+        seconds[name].append(told("answering", name, time.perf_counter() - started))
     before = answers[AS_BEFORE]
     return {
         name: {
