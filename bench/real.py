@@ -62,6 +62,8 @@ def describe_run(run: RunFolder, comparison: dict, cores: int) -> dict:
         "articles": {name: run.manifest["stages"]["data"][name] for name in ("train", "validation", "test")},
         # over all interruptions, which a stage's own seconds are not
         "training": {key: training[key] for key in ("training_seconds", "steps", "train_loss", "validation_loss", "best_step")},
+        # of a stage that was interrupted, the last call's only
+        "stage_seconds": {name: stage["seconds"] for name, stage in run.manifest["stages"].items() if "seconds" in stage},
         "losses": training["losses"],
         "systems": {slug(name): describe_system(one, comparison["level"]) for name, one in comparison["systems"].items()},
         "parity": read_parity(run),
