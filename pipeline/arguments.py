@@ -158,6 +158,8 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plain", action="store_true", help="answer freely, and drop repeats and what is not in the text")
     parser.add_argument("--keep-unwritten", action="store_true", help="with --plain: keep names that are not in the text")
     parser.add_argument("--min-confidence", type=float, default=0.0, help="leave out what is less sure (0 to 1)")
+    known = "a corpus or a run: add train's names that stand in a text and the model did not list, marked as such"
+    parser.add_argument("--known-names", metavar="FILE|RUN", help=known)
     parser.add_argument("--explain", action="store_true", help="show where each name stands and what was left out")
     add_asked_arguments(parser)
     parser.add_argument("--window", type=int, default=3000, help="characters read at a time; longer texts are cut")

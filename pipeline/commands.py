@@ -338,6 +338,7 @@ def extract_command(options: argparse.Namespace) -> Outcome:
         grounded=not options.plain,
         keep_unwritten=options.keep_unwritten,
         min_confidence=options.min_confidence,
+        known_names=options.known_names,
         like=options.like,
         layout=options.layout,
         max_new_tokens=options.max_new_tokens,

@@ -1,7 +1,8 @@
 """`medner compare RUN`: every system that answered a run's articles in one table, and which baseline each is ahead of.
 
 Systems are the dictionary and the CRF, taught on train; the untuned model, read leniently; the adapter, and its answers without
-items that are repeated or not in the article; and each variant that `medner evaluate` has asked.
+items that are repeated or not in the article; each variant that `medner evaluate` has asked; and these with train's names
+where they lack them, as `medner extract --known-names` adds them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from eval.scoring.baselines import baseline_predictions, learn_dictionary
 from eval.scoring.compare import LEVEL
 from eval.scoring.crf import open_crf, predict_with_crf
 from eval.scoring.faults import filter_predictions
+from eval.scoring.known_names import add_known_names
 from eval.scoring.lenient import parse_leniently
 from eval.scoring.logprobs import has_answers, read_completions
 from eval.scoring.parse import Predictions, parse_completions, read_predictions
@@ -25,6 +27,8 @@ from pipeline.run_folder import RunFolder
 
 DICTIONARY, CRF, UNTUNED, TUNED, FILTERED = "dictionary", "CRF", "untuned model", "adapter", "adapter, filtered"
 BASELINES = (DICTIONARY, CRF)
+AS_THEY_ARE = (DICTIONARY, UNTUNED)
+KNOWN = ", known names"
 
 
 def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
@@ -34,11 +38,16 @@ def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
     """
     documents = read_split_folder(run.path / "data")[split]
     systems = find_systems(run, split, documents)
+    dictionary = learn_dictionary(read_split_folder(run.path / "data")["train"])
     scored = {}
     for name, predictions in systems.items():
         scored[name] = match_answers(documents, predictions)
         if name == TUNED:
             scored[FILTERED] = match_others(scored[TUNED], filter_predictions(scored[TUNED]))
+        if name not in AS_THEY_ARE:
+            mended = FILTERED if name == TUNED else name
+            added = add_known_names(scored[mended], scored[mended].predictions, dictionary)
+            scored[f"{mended}{KNOWN}"] = match_others(scored[mended], added)
     described: dict[str, JsonObject] = {}
     for name, own in scored.items():
         figures = score_answers(own)
@@ -88,6 +97,7 @@ def systems_table(comparison: JsonObject, split: str) -> Table:
     remark = comparison["interval_remark"] + ". " if comparison["interval_remark"] else ""
     note = (
         f"{remark}95 % intervals over articles. filtered: without items that are repeated or not in the article. "
+        "known names: with names of train that stand in the article and the answer lacks. "
         "repeated: of items; truncated: of answers. ahead: the tasks in which a paired test "
         f"finds more F1, its p corrected for the rows tested at once under {comparison['level']}."
     )

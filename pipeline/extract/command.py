@@ -21,7 +21,7 @@ from eval.grounding.repeats import describe_grounding
 from pipeline.extract.extractor import Extractor
 from pipeline.extract.formats import FORMATS, render_text, write_format
 from pipeline.extract.on_ray import Cluster, count_done, extract_on_ray, require_cluster
-from pipeline.extract.open_model import adapter_of, check_reading, find_asked, find_model, load_extractor
+from pipeline.extract.open_model import adapter_of, check_reading, find_asked, find_known, find_model, load_extractor
 from pipeline.extract.results import Extraction, from_json, to_json
 from pipeline.extract.texts import read_texts
 from pipeline.variant import ADDRESS
@@ -203,6 +203,10 @@ def extract_sources(
     weights = identify(model) | ({"lora": identify(settings["lora"])} if settings["lora"] else {})
     facts = {"model": weights, "sources": [*sources, *pmids], "format": kind, **settings}
     facts |= describe_grounding(settings["grounded"])
+    if settings.get("known_names"):
+        facts["known_names_sha256"] = hash_file(find_known(settings["known_names"]))
+    else:
+        facts.pop("known_names", None)  # so that a job begun before there were any goes on
     if cluster:
         counts = extract_by_ray(every, model, settings, out, kind, cluster, facts | {"way": "ray"})
         return {"file": str(out), **counts}, describe_counts(out, counts), 0

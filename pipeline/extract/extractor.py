@@ -25,6 +25,7 @@ from data.prompts import LAYOUTS, Layout
 from data.schema import TASKS, Document, InputError
 from eval.chats import Engine, plan_chats
 from eval.engines.gguf_metadata import read_metadata
+from eval.scoring.baselines import Dictionary
 from eval.scoring.logprobs import score_completion
 from eval.scoring.parse import parse_answer
 from pipeline.extract.results import Extraction, WindowAnswer, build_extraction
@@ -48,7 +49,8 @@ class Asked:
 class Extractor:
     """Call it with texts (strings or Documents); it yields an `Extraction` for each, in their order.
 
-    `engine` answers chats; `window` and `overlap` are in characters; `keep_unwritten` keeps names that are not in the text.
+    `engine` answers chats; `window` and `overlap` are in characters; `keep_unwritten` keeps names that are not in the text;
+    `known_names` are added where they stand in a text and the model did not list them.
     """
 
     engine: Engine
@@ -57,6 +59,7 @@ class Extractor:
     overlap: int = OVERLAP
     keep_unwritten: bool = False
     min_confidence: float = 0.0
+    known_names: Dictionary | None = None
 
     def __call__(self, texts: Iterable[str | Document]) -> Iterator[Extraction]:
         return extract(self, texts)
@@ -98,6 +101,7 @@ def extract_batch(extractor: Extractor, batch: Sequence[Document], known: dict[s
         known[document.article] = build_extraction(
             document, own, len(windows[index]),
             keep_unwritten=extractor.keep_unwritten, min_confidence=extractor.min_confidence,
+            known_names=extractor.known_names,
         )  # fmt: skip
     for document in batch:
         yield replace(known[document.article], id=document.id, title=document.title)

@@ -22,7 +22,7 @@ from data.readers.pubtator import write_pubtator
 from data.schema import Document, InputError, Mention
 from pipeline.extract.results import Extraction, related_ids, to_json
 
-COLUMNS = ("document", "kind", "type", "name", "start", "end", "chemical", "disease", "confidence", "sentence")
+COLUMNS = ("document", "kind", "type", "name", "start", "end", "chemical", "disease", "confidence", "known_name", "sentence")
 ROW_GROUP = 50_000  # rows of Parquet that are in memory at a time
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins so
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -40,7 +40,7 @@ def render_text(extraction: Extraction, explain: bool = False) -> str:
     for heading, entities in (("chemicals", extraction.chemicals), ("diseases", extraction.diseases)):
         lines.append(f"  {heading}")
         for entity in entities:
-            lines.append(f"    {entity.name}{_sure(entity.confidence)}")
+            lines.append(f"    {entity.name}{_sure(entity.confidence)}{'  (known name)' * entity.known_name}")
             if explain:
                 places = ", ".join(f"{start}-{end}" for start, end in entity.spans) or "nowhere"
                 lines.append(f"      stands at {places}" + (f": {entity.sentence}" if entity.sentence else ""))
@@ -75,7 +75,8 @@ def table_rows(extraction: Extraction) -> Iterator[dict[str, Any]]:
     for entity in extraction.entities:
         for start, end in entity.spans or [(None, None)]:
             own = {"kind": "entity", "type": entity.type, "name": entity.name, "start": start, "end": end}
-            yield {"document": extraction.id, **own, "confidence": entity.confidence, "sentence": entity.sentence}
+            found = {"confidence": entity.confidence, "known_name": entity.known_name, "sentence": entity.sentence}
+            yield {"document": extraction.id, **own, **found}
     for relation in extraction.relations:
         yield {"document": extraction.id, "kind": "relation", "type": RELATION, "chemical": relation.chemical,
                "disease": relation.disease, "confidence": relation.confidence}  # fmt: skip
@@ -101,7 +102,7 @@ def write_parquet(extractions: Iterable[Extraction], target: Path) -> None:
     from pyarrow import parquet
 
     text, number = pyarrow.string(), pyarrow.int64()
-    kinds = {"start": number, "end": number, "confidence": pyarrow.float64()}
+    kinds = {"start": number, "end": number, "confidence": pyarrow.float64(), "known_name": pyarrow.bool_()}
     schema = pyarrow.schema([(column, kinds.get(column, text)) for column in COLUMNS])
     rows = (row for extraction in extractions for row in table_rows(extraction))
     partial = target.with_name(target.name + ".partial")

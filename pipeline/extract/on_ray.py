@@ -79,7 +79,7 @@ def extract_on_ray(
     """
     stage_texts(texts, folder / "texts.parquet")
     # a worker stands in another folder
-    paths = {key: absolute(str(settings[key])) for key in ("like", "lora") if settings.get(key)}
+    paths = {key: absolute(str(settings[key])) for key in ("like", "lora", "known_names") if settings.get(key)}
     run_workers(absolute(model), {**settings, **paths}, folder, cluster)
     return gather_rows(folder)
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data.corpus import read_corpus
 from data.prompts import Layout
 from data.schema import TASKS, InputError
 from data.split import read_split_folder
 from eval.chats import Engine
 from eval.engines.gguf_metadata import read_metadata
 from eval.engines.open import open_engine
+from eval.scoring.baselines import learn_dictionary
 from eval.scoring.confidence import calibrate, collect_items
 from eval.scoring.logprobs import has_answers, read_completions, score_items
 from eval.scoring.parse import parse_completions
@@ -37,6 +39,7 @@ def load_extractor(
     overlap: int = OVERLAP,
     keep_unwritten: bool = False,
     min_confidence: float = 0.0,
+    known_names: str | Path | None = None,
     batch_tokens: int = 16_384,
 ) -> Extractor:
     """The model as a function from texts to extractions; loads it.
@@ -47,17 +50,27 @@ def load_extractor(
     stand in the text can be answered. `like`: a run, an adapter or a GGUF that says how the model was trained to be asked, for
     a server or a model not made here; or `layout` and `max_new_tokens` say it. `window`, `overlap`: characters.
     `keep_unwritten`: keep names that are not in the text (ungrounded answers only). `min_confidence`: leave out what is less
-    sure, 0 to 1.
+    sure, 0 to 1. `known_names`: a corpus, or a run, whose train's names are added where the model did not list them.
     Raises InputError for a model that is not there or does not say how it must be asked.
     """
     check_reading(min_confidence, window, overlap)
+    known = learn_dictionary(read_corpus(find_known(known_names)).documents) if known_names else None
     name = str(model)
     folder = None if name.startswith(ADDRESS) else find_model(name)
     if lora and not (folder and folder.is_file()):
         raise InputError(f"--lora {lora}: only with a --model that is a GGUF file, its base's")
     asked = find_asked(name, folder, like or lora, layout, max_new_tokens)
     answer = open_answering(name, folder, engine, grounded, like, asked, batch_tokens, lora)
-    return Extractor(answer, asked, window, overlap, keep_unwritten, min_confidence)
+    return Extractor(answer, asked, window, overlap, keep_unwritten, min_confidence, known)
+
+
+def find_known(known_names: str | Path) -> Path:
+    """The corpus whose names are known: the file itself, or a run's train. Raises InputError for a path that is neither."""
+    path = Path(known_names)
+    file = path / "data" / "train.jsonl" if is_run(path) else path
+    if not file.is_file():
+        raise InputError(f"--known-names {path}: no such file; give a corpus or a run")
+    return file
 
 
 def check_reading(min_confidence: float, window: int, overlap: int) -> None:

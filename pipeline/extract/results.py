@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
 from data.items import Item, normalise_item
 from data.schema import MENTION_TYPE, TASKS, Document, InputError
 from data.text import FoldedText, normalise
+from eval.scoring.baselines import Dictionary
+from eval.scoring.known_names import find_known_names, places
 from pipeline.extract.windows import split_sentences
 
 Kind = Literal["Chemical", "Disease"]
@@ -21,6 +23,7 @@ class Entity:
 
     `spans`: (start, end) of its whole-word occurrences in `Extraction.text`, in any letter case; none where it has none.
     `sentence`: the one of its first place. `confidence`: 0 to 1, None where the engine gave no log-probabilities.
+    `known_name`: not the model's, but a name of the corpus given as `known_names`.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Entity:
     spans: tuple[tuple[int, int], ...]
     sentence: str | None
     confidence: float | None
+    known_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,18 @@ class WindowAnswer:
 
 
 def build_extraction(
-    document: Document, answers: Sequence[WindowAnswer], windows: int, *, keep_unwritten: bool, min_confidence: float
+    document: Document,
+    answers: Sequence[WindowAnswer],
+    windows: int,
+    *,
+    keep_unwritten: bool,
+    min_confidence: float,
+    known_names: Dictionary | None = None,
 ) -> Extraction:
     """One result of all windows' answers: each item once, as sure as where it was surest.
 
-    `keep_unwritten` keeps names that do not stand in the text; `min_confidence` leaves out what is less sure.
+    `keep_unwritten` keeps names that do not stand in the text; `min_confidence` leaves out what is less sure; of `known_names`,
+    those that stand in the text and were not listed are added.
     """
     folded = FoldedText(document.article)
     sentences = split_sentences(document.article)
@@ -111,6 +122,10 @@ def build_extraction(
         for task in MENTION_TYPE
         for name, confidence in found[task].values()
     ]
+    if known_names:
+        more = find_known_names(known_names, folded, [entity.name for entity in entities])
+        added = [(name, MENTION_TYPE[task]) for task, names in more.items() for name in names]
+        entities += [replace(build_entity(*one, None, folded, sentences), known_name=True) for one in added]
     relations = tuple(Influence(*pair, confidence) for pair, confidence in found["relations"].values())
     kept = {reason: count for reason, count in dropped.items() if count}
     return Extraction(document.id, document.article, document.title, tuple(entities), relations, windows, faults, kept)
@@ -125,11 +140,6 @@ def build_entity(
     return Entity(name, kind, spans, sentence, confidence)
 
 
-def places(text: FoldedText, name: str) -> list[tuple[int, int]]:
-    """Where the name stands as a whole word, as it is written or else as scoring compares it."""
-    return text.spans(name.strip()) or text.spans(normalise(name))
-
-
 def to_json(extraction: Extraction) -> dict[str, Any]:
     """The JSON object of one line of output."""
     return asdict(extraction)
@@ -141,7 +151,10 @@ def from_json(row: Mapping[str, Any], where: str) -> Extraction:
         for name in ("id", "text"):
             row[name].encode()
         entities = tuple(
-            Entity(e["name"], e["type"], tuple((s, t) for s, t in e["spans"]), e["sentence"], e["confidence"])
+            Entity(
+                e["name"], e["type"], tuple((s, t) for s, t in e["spans"]), e["sentence"], e["confidence"],
+                e.get("known_name", False),
+            )  # fmt: skip
             for e in row["entities"]
         )
         relations = tuple(Influence(r["chemical"], r["disease"], r["confidence"]) for r in row["relations"])

@@ -58,7 +58,8 @@ def test_a_run_alone_is_set_beside_its_baselines(runs, capsys):
     assert main(["compare", str(right), "--json"]) == 0
     systems = json.loads(capsys.readouterr().out)["systems"]
     assert list(systems)[0] == "dictionary" and systems["adapter"]["tasks"]["chemicals"]["f1"] == 1
-    assert list(systems)[-2:] == ["adapter", "adapter, filtered"] and not systems["adapter, filtered"]["rates"]["duplicate"]
+    assert list(systems)[-3:] == ["adapter", "adapter, filtered", "adapter, filtered, known names"]
+    assert not systems["adapter, filtered"]["rates"]["duplicate"]
     against = systems["adapter"]["against"]["dictionary"]["chemicals"]
     assert against["a"] == systems["dictionary"]["tasks"]["chemicals"]["f1"] < against["b"] == 1
     assert main(["compare", str(right)]) == 0

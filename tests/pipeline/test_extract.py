@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from known_names import ASKED, answer
 
 from data.readers.pubtator import read_pubtator
-from data.schema import TASKS, Document, InputError
+from data.schema import TASKS, Document, InputError, Mention
+from eval.scoring.baselines import learn_dictionary
 from pipeline.cli import main
 from pipeline.extract.command import extract_to_file
 from pipeline.extract.extractor import Extractor
 from pipeline.extract.formats import render_text, write_format
-from pipeline.extract.results import from_json
+from pipeline.extract.results import from_json, to_json
 from pipeline.extract.texts import read_texts
 from pipeline.extract.windows import cut_windows, split_sentences
 
@@ -59,6 +60,21 @@ def test_names_that_are_nowhere_are_kept_when_asked():
 def test_what_is_less_sure_is_left_out():
     assert not next(Extractor(answer, ASKED, min_confidence=0.95)([CASES[0]])).entities
     assert next(Extractor(answer, ASKED, min_confidence=0.85)([CASES[0]])).entities
+
+
+def test_known_names_are_added_where_the_model_listed_none_and_are_told_apart(tmp_path):
+    names = (Mention("Tremor", "Disease"), Mention("patient", "Disease"))
+    dictionary = learn_dictionary([Document("t", "Tremor of a patient.", mentions=names)])
+    first, *_, nothing, _ = Extractor(answer, ASKED, known_names=dictionary)(CASES)
+    assert [(entity.name, entity.known_name) for entity in first.entities] == [("lithium", False), ("tremor", False)]
+    (added,) = nothing.entities
+    assert (added.name, added.type, added.spans, added.confidence) == ("patient", "Disease", ((3, 10),), None)
+    assert added.known_name
+    assert "patient  (known name)" in render_text(nothing)
+    assert from_json(json.loads(json.dumps(to_json(nothing))), "x") == nothing
+    write_format("csv", [first, nothing], tmp_path / "found.csv")
+    rows = csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text(encoding="utf-8")))
+    assert [row["known_name"] for row in rows if row["name"] in ("tremor", "patient")] == ["False", "False", "True"]
 
 
 def test_what_is_explained_is_where_each_name_stands_and_what_was_left_out(extractions):
@@ -255,6 +271,7 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(tmp_path, kind):
         (["Lithium helped.", "--model", "tests", "--out", "x.unknown"], "say the format with --to"),
         (["Lithium helped.", "--model", "tests", "--out", "x.txt", "--explain"], "--explain: only for what is printed"),
         (["Lithium helped.", "--model", "tests"], "no medner.json"),
+        (["Lithium helped.", "--model", "tests", "--known-names", "tests"], "--known-names tests: no such file"),
     ],
 )
 def test_wrong_arguments_are_told_in_a_line(arguments, said, capsys):

@@ -70,6 +70,24 @@ def test_the_filters_are_offered_by_the_command(gguf, capsys):
     assert "stands at " in shown and "under the confidence" in shown.splitlines()[-1]
 
 
+def test_names_of_a_corpus_are_added_where_the_model_listed_none(gguf, tmp_path, capsys):
+    text, corpus = "Gout came with berazepam, in two of nine patients with hypertension.", FILES / "invented.rows.jsonl"
+    assert main(["extract", text, "--model", str(gguf), "--json", "--known-names", str(corpus)]) == 0
+    (document,) = json.loads(capsys.readouterr().out)["documents"]
+    taken = [span for entity in document["entities"] if not entity["known_name"] for span in entity["spans"]]
+    left = [name for name in ("berazepam", "Gout", "hypertension") if not inside(text.index(name), len(name), taken)]
+    assert left and [entity["name"] for entity in document["entities"] if entity["known_name"]] == left
+    out = tmp_path / "found.jsonl"
+    job = ["extract", text, "--model", str(gguf), "--out", str(out), "--known-names"]
+    assert main([*job, str(corpus)]) == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["entities"] == document["entities"]
+
+
+def inside(start, length, places):
+    return any(first <= start and start + length <= last for first, last in places)
+
+
+
 @pytest.mark.slow
 def test_a_job_that_is_killed_again_and_again_gives_the_same_bytes(gguf, tmp_path):
     texts = tmp_path / "texts.jsonl"
