@@ -25,7 +25,7 @@ from data.table import Table, as_text, join_blocks, percent
 from eval.official.biocreative import EVALUATIONS, score_official
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.relation_conventions import without_ids
-from pipeline.compare_systems import ahead_in, compare_systems, find_systems
+from pipeline.compare_systems import ahead_in, compare_systems, match_systems
 from pipeline.evaluate_split import write_names_as_offsets
 from pipeline.run_folder import RunFolder, read_run
 
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = read_run(options.run)
     comparison, table = compare_systems(run, "test")
     split = read_split_folder(run.path / "data")
-    official = score_systems_officially(split["train"], split["test"], find_systems(run, "test", split["test"]))
+    systems = {name: own.predictions for name, own in match_systems(run, "test").items()}
+    official = score_systems_officially(split["train"], split["test"], systems)
     write_json(options.out, describe_run(run, comparison, options.cores) | {"official": official})
     print(join_blocks([table, *([as_text(official_table(official))] if official else [])]))
     print(f"wrote {options.out}", file=sys.stderr)
@@ -57,7 +58,7 @@ def describe_run(run: RunFolder, comparison: dict, cores: int) -> dict:
         "versions": run.manifest["versions"],
         "model": settings.model.name,
         "settings": {"lora_r": settings.lora.r, "learning_rate": settings.train.learning_rate, "dtype": settings.model.dtype,
-                     "epochs": settings.train.num_train_epochs, "batch": settings.train.effective_batch_size},
+                     "epochs": settings.train.num_train_epochs, "batch": settings.train.effective_batch_size, "grounded": settings.eval.grounded},
         "data_sha256": run.manifest["data_sha256"],
         "articles": {name: run.manifest["stages"]["data"][name] for name in ("train", "validation", "test")},
         # over all interruptions, which a stage's own seconds are not

@@ -21,7 +21,7 @@ from eval.scoring.known_names import add_known_names
 from eval.scoring.lenient import parse_leniently
 from eval.scoring.logprobs import has_answers, read_completions
 from eval.scoring.parse import Predictions, parse_completions, read_predictions
-from eval.scoring.score import match_answers, match_others, score_answers
+from eval.scoring.score import Scored, match_answers, match_others, score_answers
 from eval.scoring.stats import compare_counts, remark_on
 from pipeline.run_folder import RunFolder
 
@@ -36,18 +36,7 @@ def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
 
     "against": by baseline, as `stats.compare_counts` gives it, the baseline first.
     """
-    documents = read_split_folder(run.path / "data")[split]
-    systems = find_systems(run, split, documents)
-    dictionary = learn_dictionary(read_split_folder(run.path / "data")["train"])
-    scored = {}
-    for name, predictions in systems.items():
-        scored[name] = match_answers(documents, predictions)
-        if name == TUNED:
-            scored[FILTERED] = match_others(scored[TUNED], filter_predictions(scored[TUNED]))
-        if name not in AS_THEY_ARE:
-            mended = FILTERED if name == TUNED else name
-            added = add_known_names(scored[mended], scored[mended].predictions, dictionary)
-            scored[f"{mended}{KNOWN}"] = match_others(scored[mended], added)
+    scored = match_systems(run, split)
     described: dict[str, JsonObject] = {}
     for name, own in scored.items():
         figures = score_answers(own)
@@ -56,9 +45,24 @@ def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
             described[name]["against"] = {
                 baseline: compare_counts(scored[baseline].counts, own.counts) for baseline in BASELINES if baseline in scored
             }
-    count = len(documents)
+    count = len(scored[DICTIONARY].documents)
     comparison = {"documents": count, "interval_remark": remark_on(count), "level": LEVEL, "systems": described}
     return comparison, as_text(systems_table(comparison, split))
+
+
+def match_systems(run: RunFolder, split: str) -> dict[str, Scored]:
+    """By name, the answers of each system beside gold. Raises InputError where the run has not been evaluated."""
+    parts = read_split_folder(run.path / "data")
+    dictionary, scored = learn_dictionary(parts["train"]), {}
+    for name, predictions in find_systems(run, split, parts[split]).items():
+        scored[name] = match_answers(parts[split], predictions)
+        if name == TUNED:
+            scored[FILTERED] = match_others(scored[TUNED], filter_predictions(scored[TUNED]))
+        if name not in AS_THEY_ARE:
+            mended = FILTERED if name == TUNED else name
+            added = add_known_names(scored[mended], scored[mended].predictions, dictionary)
+            scored[f"{mended}{KNOWN}"] = match_others(scored[mended], added)
+    return scored
 
 
 def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> dict[str, Predictions]:
