@@ -58,7 +58,8 @@ def describe_run(run: RunFolder, comparison: dict, cores: int) -> dict:
         "versions": run.manifest["versions"],
         "model": settings.model.name,
         "settings": {"lora_r": settings.lora.r, "learning_rate": settings.train.learning_rate, "dtype": settings.model.dtype,
-                     "epochs": settings.train.num_train_epochs, "batch": settings.train.effective_batch_size, "grounded": settings.eval.grounded},
+                     "epochs": settings.train.num_train_epochs, "batch": settings.train.effective_batch_size,
+                     "grounded": settings.eval.grounded},
         "data_sha256": run.manifest["data_sha256"],
         "articles": {name: run.manifest["stages"]["data"][name] for name in ("train", "validation", "test")},
         # over all interruptions, which a stage's own seconds are not
