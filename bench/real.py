@@ -25,7 +25,7 @@ from data.table import Table, as_text, join_blocks, percent
 from eval.official.biocreative import EVALUATIONS, score_official
 from eval.scoring.parse import Answer, Predictions
 from eval.scoring.relation_conventions import without_ids
-from pipeline.compare_systems import ahead_in, compare_systems, match_systems
+from pipeline.compare_systems import ahead_in, describe_systems, match_systems, systems_table
 from pipeline.evaluate_split import write_names_as_offsets
 from pipeline.run_folder import RunFolder, read_run
 
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     run = read_run(options.run)
-    comparison, table = compare_systems(run, "test")
-    split = read_split_folder(run.path / "data")
-    systems = {name: own.predictions for name, own in match_systems(run, "test").items()}
+    scored, split = match_systems(run, "test"), read_split_folder(run.path / "data")
+    comparison = describe_systems(scored)
+    systems = {name: own.predictions for name, own in scored.items()}
     official = score_systems_officially(split["train"], split["test"], systems)
     write_json(options.out, describe_run(run, comparison, options.cores) | {"official": official})
-    print(join_blocks([table, *([as_text(official_table(official))] if official else [])]))
+    print(join_blocks([as_text(systems_table(comparison, "test")), *([as_text(official_table(official))] if official else [])]))
     print(f"wrote {options.out}", file=sys.stderr)
 
 

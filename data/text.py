@@ -166,9 +166,13 @@ class FoldedText:
         """Whether a word edge of the text stands before folded character `at`."""
         return self.origin[at - 1] != self.origin[at] and is_word_edge(self.text, self.origin[at])
 
+    def places(self, name: str) -> list[tuple[int, int]]:
+        """Where `name` stands, as it is written or else as scoring compares it: "zinc." where the text has "zinc"."""
+        return self.spans(name.strip()) or self.spans(normalise(name))
+
     def contains(self, name: str) -> bool:
-        """Whether `name` stands in the text, as it is written or as scoring compares it: "zinc." where the text has "zinc"."""
-        return bool(self.spans(name) or self.spans(normalise(name)))
+        """Whether `name` has a place in the text."""
+        return bool(self.places(name))
 
 
 class NameIndex:

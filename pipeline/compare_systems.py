@@ -27,16 +27,20 @@ from pipeline.run_folder import RunFolder
 
 DICTIONARY, CRF, UNTUNED, TUNED, FILTERED = "dictionary", "CRF", "untuned model", "adapter", "adapter, filtered"
 BASELINES = (DICTIONARY, CRF)
-AS_THEY_ARE = (DICTIONARY, UNTUNED)
-KNOWN = ", known names"
+KNOWN = ", known names"  # behind the name of a system that got them
 
 
 def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
-    """{"documents", "interval_remark", "level", "systems": {name: {"tasks", "micro", "rates", "against"}}} and its table.
+    """What `describe_systems` gives, and its table. Raises InputError where the run has not been evaluated."""
+    comparison = describe_systems(match_systems(run, split))
+    return comparison, as_text(systems_table(comparison, split))
+
+
+def describe_systems(scored: Mapping[str, Scored]) -> JsonObject:
+    """{"documents", "interval_remark", "level", "systems": {name: {"tasks", "micro", "rates", "against"}}}.
 
     "against": by baseline, as `stats.compare_counts` gives it, the baseline first.
     """
-    scored = match_systems(run, split)
     described: dict[str, JsonObject] = {}
     for name, own in scored.items():
         figures = score_answers(own)
@@ -46,8 +50,7 @@ def compare_systems(run: RunFolder, split: str) -> tuple[JsonObject, str]:
                 baseline: compare_counts(scored[baseline].counts, own.counts) for baseline in BASELINES if baseline in scored
             }
     count = len(scored[DICTIONARY].documents)
-    comparison = {"documents": count, "interval_remark": remark_on(count), "level": LEVEL, "systems": described}
-    return comparison, as_text(systems_table(comparison, split))
+    return {"documents": count, "interval_remark": remark_on(count), "level": LEVEL, "systems": described}
 
 
 def match_systems(run: RunFolder, split: str) -> dict[str, Scored]:
@@ -58,7 +61,7 @@ def match_systems(run: RunFolder, split: str) -> dict[str, Scored]:
         scored[name] = match_answers(parts[split], predictions)
         if name == TUNED:
             scored[FILTERED] = match_others(scored[TUNED], filter_predictions(scored[TUNED]))
-        if name not in AS_THEY_ARE:
+        if name not in (DICTIONARY, UNTUNED):
             mended = FILTERED if name == TUNED else name
             added = add_known_names(scored[mended], scored[mended].predictions, dictionary)
             scored[f"{mended}{KNOWN}"] = match_others(scored[mended], added)

@@ -104,12 +104,12 @@ def start_job(out: Path, facts: Mapping[str, Any]) -> Path:
     if out.exists() and not job.exists():
         raise InputError(f"{out}: exists already; nothing was written")
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     if not job.exists():
-        write_text(job, text)
-    elif job.read_text(encoding="utf-8") != text:
-        before = json.loads(job.read_text(encoding="utf-8"))
-        other = [key for key in facts if before.get(key) != facts[key]]
+        write_text(job, json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        return job
+    before, now = json.loads(job.read_text(encoding="utf-8")), json.loads(json.dumps(facts))
+    other = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]  # an option that came since: null
+    if other:
         raise InputError(
             f"{job}: this output was begun with another {', '.join(other)}; give another --out, or delete it and its rows"
         )
@@ -203,10 +203,8 @@ def extract_sources(
     weights = identify(model) | ({"lora": identify(settings["lora"])} if settings["lora"] else {})
     facts = {"model": weights, "sources": [*sources, *pmids], "format": kind, **settings}
     facts |= describe_grounding(settings["grounded"])
-    if settings.get("known_names"):
+    if settings["known_names"]:
         facts["known_names_sha256"] = hash_file(find_known(settings["known_names"]))
-    else:
-        facts.pop("known_names", None)  # so that a job begun before there were any goes on
     if cluster:
         counts = extract_by_ray(every, model, settings, out, kind, cluster, facts | {"way": "ray"})
         return {"file": str(out), **counts}, describe_counts(out, counts), 0

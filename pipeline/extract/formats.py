@@ -113,7 +113,7 @@ def write_parquet(extractions: Iterable[Extraction], target: Path) -> None:
 
 
 def write_pubtator_file(extractions: Iterable[Extraction], target: Path) -> None:
-    """Mentions with offsets and no concept ids; relations have no line, since PubTator's are between concept ids."""
+    """Mentions with offsets and no concept ids. Known names have no mark; relations, which are between ids there, no line."""
     write_pubtator(map(document_of, extractions), target)
 
 
@@ -137,7 +137,7 @@ def bioc_collection(extractions: Iterable[Extraction]) -> Any:
             if entity.spans:
                 annotation = bioc.BioCAnnotation()
                 annotation.id, annotation.text = f"T{number + 1}", one.text[slice(*entity.spans[0])]
-                annotation.infons["type"] = entity.type
+                annotation.infons |= {"type": entity.type} | ({"known_name": "true"} if entity.known_name else {})
                 for start, end in entity.spans:
                     annotation.add_location(bioc.BioCLocation(start, end - start))
                 passage.add_annotation(annotation)
@@ -177,6 +177,8 @@ def write_brat(extractions: Iterable[Extraction], target: Path) -> None:
                 first.setdefault(index, len(lines) + 1)
                 surface = one.text[start:end].replace("\n", " ")
                 lines.append(f"T{len(lines) + 1}\t{entity.type} {start} {end}\t{surface}")
+        known = [number for index, number in first.items() if one.entities[index].known_name]
+        lines += [f"#{count}\tAnnotatorNotes T{number}\tknown name" for count, number in enumerate(known, 1)]
         for number, (chemical, disease, _) in enumerate(_written_pairs(one)):
             lines.append(f"R{number + 1}\t{RELATION} Arg1:T{first[chemical]} Arg2:T{first[disease]}\t")
         write_text(target / f"{file_name(one.id)}.txt", one.text)
@@ -198,7 +200,8 @@ def write_label_studio(extractions: Iterable[Extraction], target: Path) -> None:
             for number, (start, end) in enumerate(entity.spans):
                 value = {"start": start, "end": end, "text": one.text[start:end], "labels": [entity.type]}
                 region = {"id": f"{index}.{number}", "from_name": "label", "to_name": "text", "type": "labels", "value": value}
-                result.append(region | ({} if entity.confidence is None else {"score": entity.confidence}))
+                region |= {} if entity.confidence is None else {"score": entity.confidence}
+                result.append(region | ({"meta": {"text": ["known name"]}} if entity.known_name else {}))
         for chemical, disease, _ in _written_pairs(one):
             result.append(
                 {
@@ -225,6 +228,7 @@ def write_spacy(extractions: Iterable[Extraction], target: Path) -> None:
         doc.ents = spacy.util.filter_spans(doc.spans["entities"])
         doc.user_data["id"] = one.id
         doc.user_data["entities"] = places  # exact to the character, where spaCy's tokens are wider
+        doc.user_data["known_names"] = [entity.name for entity in one.entities if entity.known_name]
         doc.user_data["relations"] = [(relation.chemical, relation.disease) for relation in one.relations]
         docs.add(doc)
     partial = target.with_name(target.name + ".partial")

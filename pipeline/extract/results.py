@@ -11,7 +11,7 @@ from data.items import Item, normalise_item
 from data.schema import MENTION_TYPE, TASKS, Document, InputError
 from data.text import FoldedText, normalise
 from eval.scoring.baselines import Dictionary
-from eval.scoring.known_names import find_known_names, places
+from eval.scoring.known_names import find_known_names
 from pipeline.extract.windows import split_sentences
 
 Kind = Literal["Chemical", "Disease"]
@@ -19,11 +19,11 @@ Kind = Literal["Chemical", "Disease"]
 
 @dataclass(frozen=True)
 class Entity:
-    """A name as the model wrote it.
+    """A name as the model wrote it, or as the text has it.
 
     `spans`: (start, end) of its whole-word occurrences in `Extraction.text`, in any letter case; none where it has none.
     `sentence`: the one of its first place. `confidence`: 0 to 1, None where the engine gave no log-probabilities.
-    `known_name`: not the model's, but a name of the corpus given as `known_names`.
+    `known_name`: the model did not list it; it is a name of the corpus given as `known_names`.
     """
 
     name: str
@@ -95,7 +95,7 @@ def build_extraction(
     """
     folded = FoldedText(document.article)
     sentences = split_sentences(document.article)
-    stands = cache(lambda name: bool(places(folded, name)))  # each window of a book may answer the same names
+    stands = cache(folded.contains)  # each window of a book may answer the same names
     dropped = {"repeated": 0, "not in the text": 0, "under the confidence": 0}
     found: dict[str, dict[Item, tuple[Item, float | None]]] = {task: {} for task in TASKS}
     faults: dict[str, str] = {}
@@ -123,7 +123,7 @@ def build_extraction(
         for name, confidence in found[task].values()
     ]
     if known_names:
-        more = find_known_names(known_names, folded, [entity.name for entity in entities])
+        more = find_known_names(known_names, document.article, [place for entity in entities for place in entity.spans])
         added = [(name, MENTION_TYPE[task]) for task, names in more.items() for name in names]
         entities += [replace(build_entity(*one, None, folded, sentences), known_name=True) for one in added]
     relations = tuple(Influence(*pair, confidence) for pair, confidence in found["relations"].values())
@@ -135,7 +135,7 @@ def build_entity(
     name: str, kind: Any, confidence: float | None, text: FoldedText, sentences: Sequence[tuple[int, int]]
 ) -> Entity:
     """An entity at all places where the text has its name, with the sentence of the first; no place where it has none."""
-    spans = tuple(places(text, name))
+    spans = tuple(text.places(name))
     sentence = next((text.text[start:end] for start, end in sentences if spans and start <= spans[0][0] < end), None)
     return Entity(name, kind, spans, sentence, confidence)
 

@@ -255,7 +255,8 @@ def render_training(facts: Facts) -> str:
     if model.load_in_4bit:
         lines.append("- Trained over the base in 4 bits (NF4); merged and GGUF files are of the 16-bit base and the adapter")
     if "examples" in stage:
-        lines.append(f"- {stage['examples']} examples, {stage.get('steps')} steps, best step {stage.get('best_step')}")
+        bare = f" ({stage['negatives']} of texts that name nothing)" if stage.get("negatives") else ""
+        lines.append(f"- {stage['examples']} examples{bare}, {stage.get('steps')} steps, best step {stage.get('best_step')}")
     hardware = facts.manifest.get("device")
     seconds = stage.get("training_seconds", stage.get("seconds"))  # the stage's own are those since it was interrupted
     if hardware or seconds:

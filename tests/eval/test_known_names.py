@@ -19,10 +19,15 @@ DICTIONARY = learn_dictionary(TRAIN)
 
 
 def test_a_name_is_added_once_as_the_text_writes_it_and_not_inside_a_listed_one():
-    text = FoldedText("Acute renal failure after LITHIUM; lithium stopped, and the failure went.")
-    assert find_known_names(DICTIONARY, text, ["acute renal failure"]) == {"chemicals": ("LITHIUM",), "diseases": ("failure",)}
-    assert find_known_names(DICTIONARY, text, []) == {"chemicals": ("LITHIUM",), "diseases": ("renal failure", "failure")}
-    assert not any(find_known_names(DICTIONARY, text, ["Lithium", "failure"])["chemicals"])
+    text = "Acute renal failure after LITHIUM; lithium stopped, and the failure went."
+    places = FoldedText(text).places
+
+    def found(*listed):
+        return find_known_names(DICTIONARY, text, [place for name in listed for place in places(name)])
+
+    assert found("acute renal failure") == {"chemicals": ("LITHIUM",), "diseases": ("failure",)}
+    assert found() == {"chemicals": ("LITHIUM",), "diseases": ("renal failure", "failure")}
+    assert not any(found("Lithium", "failure")["chemicals"])
 
 
 def test_only_lists_of_names_are_added_to_and_what_was_there_stays():

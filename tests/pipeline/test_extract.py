@@ -75,6 +75,12 @@ def test_known_names_are_added_where_the_model_listed_none_and_are_told_apart(tm
     write_format("csv", [first, nothing], tmp_path / "found.csv")
     rows = csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text(encoding="utf-8")))
     assert [row["known_name"] for row in rows if row["name"] in ("tremor", "patient")] == ["False", "False", "True"]
+    for kind, mark in (("text", "(known name)"), ("bioc-json", '"known_name": "true"'), ("label-studio", '"known name"')):
+        write_format(kind, [first, nothing], tmp_path / kind)
+        assert (tmp_path / kind).read_text(encoding="utf-8").count(mark) == 1
+    write_format("brat", [first, nothing], tmp_path / "brat")
+    notes = [(tmp_path / "brat" / f"{one}.ann").read_text(encoding="utf-8") for one in ("plain", "nothing")]
+    assert "#" not in notes[0] and notes[1].endswith("#1\tAnnotatorNotes T1\tknown name\n")
 
 
 def test_what_is_explained_is_where_each_name_stands_and_what_was_left_out(extractions):
@@ -251,6 +257,7 @@ def test_an_interrupted_job_goes_on_and_gives_the_same_bytes(tmp_path, kind):
         file.write('{"id": "d9", "tex')  # killed while it wrote
     with pytest.raises(InputError, match="begun with another model"):
         extract_to_file(Extractor(answer, ASKED), iter(documents), out, kind, {"model": "other"})
+    facts |= {"known_names": None}  # an option that came since is no other job
     counts = extract_to_file(Extractor(answer, ASKED), iter(documents), out, kind, facts)
     assert counts["documents"] == 20 and counts["kept from before"] >= 4
     assert out.read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
