@@ -140,14 +140,14 @@ def open_engines(run: RunFolder, threads: int) -> Iterator[tuple[str, Engine]]:
     for dtype in ("float32", "bfloat16"):
         model = load_model(apply_settings({"model.dtype": dtype}, run.settings), adapter=run.path / "adapter")
         yield dtype, transformers_engine(model, tokenizer, batch_tokens=run.settings.eval.batch_tokens)
-    yield "bfloat16, grounded", transformers_engine(
+    yield "bfloat16_grounded", transformers_engine(
         model, tokenizer, batch_tokens=run.settings.eval.batch_tokens, grounded=True
     )
-    yield "bfloat16, generate", generate_engine(model, tokenizer)
+    yield "bfloat16_generate", generate_engine(model, tokenizer)
     context = run.settings.model.max_length + sum(run.manifest["max_new_tokens"].values())
     for path in sorted((run.path / "export").glob("*.gguf")):
         quant = path.stem.rpartition(".")[2]
-        yield f"llama.cpp {quant}", llama_cpp_engine(str(path), context=context, parallel=8, threads=threads)
+        yield f"llama_cpp_{quant}", llama_cpp_engine(str(path), context=context, parallel=8, threads=threads)
 
 
 def generate_engine(model, tokenizer, rows: int = 16) -> Engine:
