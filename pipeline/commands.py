@@ -57,7 +57,7 @@ def train_command(options: argparse.Namespace) -> Outcome:
 
 
 def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
-    """The job up to and with the stage `until`. Exit code 1 where an exported file is shown to lose too much."""
+    """The job up to and with the stage `until`. Exit code 1 where the whole job's exported file is shown to lose too much."""
     from pipeline.config import resolve_explicit
     from pipeline.run import run_job
     from pipeline.summary import render_run, summarise
@@ -70,7 +70,7 @@ def do_job(options: argparse.Namespace, until: str | None) -> Outcome:
     run = run_job(options.out, explicit, fresh=options.fresh, until=until, confirmed=options.yes)
     summary = summarise(run)
     # An undecided file is said to be so, and push refuses it; it does not make the whole job one that failed.
-    return summary, render_run(summary), int("failed" in verdicts(summary))
+    return summary, render_run(summary), int(until is None and "failed" in verdicts(summary))
 
 
 def verdicts(summary: dict) -> list[str]:

@@ -50,13 +50,13 @@ def train_along(run: RunFolder) -> None:
 
     prepare_engine(run.path / "unsloth_compiled_cache")  # before transformers
     from data.split import read_split_folder
-    from pipeline.training.loss_mask import encode_documents
+    from pipeline.training.loss_mask import encode_split
     from pipeline.training.train import train_adapter
     from pipeline.training.validation_f1 import choose_articles
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    train, validation = (encode_documents(tokenizer, split[name], settings.train.layout) for name in ("train", "validation"))
+    train, validation, _ = encode_split(tokenizer, split, settings.train)
     # the first process answers and scores, the others are told: without a score they would not listen, and all would hang
     score = (lambda model: {}) if choose_articles(split["validation"], settings) else None
     train_adapter(settings, load_model(settings, trainable=True), tokenizer, train, validation, run.path, score=score)

@@ -214,16 +214,14 @@ def evaluate_base(run: RunFolder) -> dict:
 def train_run(run: RunFolder) -> dict:
     """Train the adapter on the train split, validate on the other, and write adapter/ with how it must be asked."""
     from pipeline.model import load_model, load_tokenizer, model_path, write_medner_json
-    from pipeline.training.loss_mask import encode_documents, owners_of
-    from pipeline.training.negatives import add_negatives
+    from pipeline.training.loss_mask import encode_split
     from pipeline.training.tracking import start_tracking, stop_tracking
     from pipeline.training.train import train_adapter
     from pipeline.training.validation_f1 import choose_articles, f1_score
 
     split, settings = read_split_folder(run.path / "data"), run.settings
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    learnt = add_negatives(split["train"], settings.train.negatives)
-    train, validation = (encode_documents(tokenizer, some, settings.train.layout) for some in (learnt, split["validation"]))
+    train, validation, owners = encode_split(tokenizer, split, settings.train)
     budgets = run.manifest["max_new_tokens"]
     articles = choose_articles(split["validation"], settings)
     score = f1_score(settings, tokenizer, articles, budgets) if articles else None
@@ -233,12 +231,12 @@ def train_run(run: RunFolder) -> dict:
 
         callbacks.append(CheckpointUploads(run))
     model = load_model(settings, trainable=True)
-    owners = owners_of(learnt, settings.train.layout)
     facts = train_adapter(settings, model, tokenizer, train, validation, run.path, callbacks, owners, score)
     if tracked:
         stop_tracking()
     write_medner_json(run.path / "adapter", settings, budgets)
-    return facts | {"negatives": len(learnt) - len(split["train"]), "adapter_sha256": hash_adapter(run.path / "adapter")}
+    negatives = len(set(owners)) - len(split["train"])
+    return facts | {"negatives": negatives, "adapter_sha256": hash_adapter(run.path / "adapter")}
 
 
 def evaluate_run(run: RunFolder) -> dict:

@@ -5,12 +5,14 @@ The ids are those that generation reads: `eval.chat_template` makes both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data.prompts import Layout, conversations
 from data.schema import Document, InputError
 from eval.chat_template import ChatTemplate, read_template
+from pipeline.config import Train
+from pipeline.training.negatives import add_negatives
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +28,17 @@ def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Doc
         for document in documents
         for messages in conversations(document, layout)
     ]
+
+
+def encode_split(
+    tokenizer: PreTrainedTokenizerBase, split: Mapping[str, Sequence[Document]], train: Train
+) -> tuple[list[Example], list[Example], tuple[str, ...]]:
+    """What a job trains on and validates on, the same in each of its processes: train's examples, with the texts without names
+    that the settings ask for, validation's, and the document id of each of train's.
+    """
+    learnt = add_negatives(split["train"], train.negatives)
+    examples, validation = (encode_documents(tokenizer, some, train.layout) for some in (learnt, split["validation"]))
+    return examples, validation, owners_of(learnt, train.layout)
 
 
 def encode_messages(template: ChatTemplate, messages: list[dict[str, str]], where: str) -> Example:

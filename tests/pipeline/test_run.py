@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from articles import invent
 
-from data.files import read_jsonl, write_jsonl
+from data.files import read_jsonl, write_json, write_jsonl
 from data.readers.rows import document_rows
 from data.schema import SPLITS, TASKS, Document, Mention, Relation
 from data.split import read_split_folder
@@ -71,6 +72,16 @@ def outcome(run):
 
 def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_training_alone_is_no_failure_where_an_export_of_the_run_had_failed(whole, corpus, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "run")
+    manifest = read_json(out / "manifest.json")
+    manifest["stages"]["export"] = {"seconds": 1.0, "parity": {"x.gguf": {"verdict": "failed", "passed": False}}}
+    write_json(out / "manifest.json", manifest)
+    assert main(["train", *command(corpus, out)[1:]]) == 0
+    assert main(command(corpus, out)) == 1
+    capsys.readouterr()
 
 
 def test_the_folder_holds_what_the_design_says(whole, corpus):
