@@ -27,6 +27,7 @@ from pipeline.run_folder import RunFolder
 
 DICTIONARY, CRF, UNTUNED, TUNED, FILTERED = "dictionary", "CRF", "untuned model", "adapter", "adapter, filtered"
 BASELINES = (DICTIONARY, CRF)
+GROUNDED = "grounded"  # the folder of that variant, where it is not what the settings ask for
 KNOWN = ", known names"  # behind the name of a system that got them
 
 
@@ -81,7 +82,7 @@ def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> d
     base = place / "base" / "completions.jsonl"
     if has_answers(base):
         systems[UNTUNED] = parse_completions(read_completions(base), parse_leniently)
-    systems[TUNED] = read_predictions(place / "predictions.jsonl")
+    systems[GROUNDED if run.settings.eval.grounded else TUNED] = read_predictions(place / "predictions.jsonl")
     for path in sorted(place.glob("*/predictions.jsonl")):
         if path.parent.name != "base":
             systems[path.parent.name] = read_predictions(path)

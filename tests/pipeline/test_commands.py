@@ -64,6 +64,10 @@ def test_a_run_alone_is_set_beside_its_baselines(runs, capsys):
     assert against["a"] == systems["dictionary"]["tasks"]["chemicals"]["f1"] < against["b"] == 1
     assert main(["compare", str(right)]) == 0
     assert "ahead of dictionary in" in capsys.readouterr().out
+    config = (right / "config.yaml").read_text(encoding="utf-8")
+    (right / "config.yaml").write_text(config.replace("grounded: false", "grounded: true"), encoding="utf-8")
+    assert main(["compare", str(right), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["systems"])[-2:] == ["grounded", "grounded, known names"]
     (silent / "eval/test/predictions.jsonl").unlink()
     assert main(["compare", str(silent)]) == 2
     assert "evaluate it first: medner evaluate" in capsys.readouterr().err
