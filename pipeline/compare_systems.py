@@ -13,7 +13,7 @@ from data.schema import TASKS, Document, InputError, JsonObject
 from data.split import read_split_folder
 from data.table import NONE, Table, as_text, percent
 from eval.report.tables import with_interval
-from eval.scoring.baselines import baseline_predictions, learn_dictionary
+from eval.scoring.baselines import Dictionary, baseline_predictions, learn_dictionary
 from eval.scoring.compare import LEVEL
 from eval.scoring.crf import open_crf, predict_with_crf
 from eval.scoring.faults import filter_predictions
@@ -58,24 +58,25 @@ def match_systems(run: RunFolder, split: str) -> dict[str, Scored]:
     """By name, the answers of each system beside gold. Raises InputError where the run has not been evaluated."""
     parts = read_split_folder(run.path / "data")
     dictionary, scored = learn_dictionary(parts["train"]), {}
-    for name, predictions in find_systems(run, split, parts[split]).items():
+    for name, predictions in find_systems(run, split, parts[split], dictionary).items():
         scored[name] = match_answers(parts[split], predictions)
         if name == TUNED:
             scored[FILTERED] = match_others(scored[TUNED], filter_predictions(scored[TUNED]))
         if name not in (DICTIONARY, UNTUNED):
             mended = FILTERED if name == TUNED else name
-            added = add_known_names(scored[mended], scored[mended].predictions, dictionary)
+            added = add_known_names(scored[mended], dictionary)
             scored[f"{mended}{KNOWN}"] = match_others(scored[mended], added)
     return scored
 
 
-def find_systems(run: RunFolder, split: str, documents: Sequence[Document]) -> dict[str, Predictions]:
+def find_systems(
+    run: RunFolder, split: str, documents: Sequence[Document], dictionary: Dictionary
+) -> dict[str, Predictions]:
     """By name, the answers of each system that answered all tasks. Raises InputError where the run has not been evaluated."""
     place = run.path / "eval" / split
     if not (place / "predictions.jsonl").is_file():
         raise InputError(f"{place}: no answers there; evaluate it first: medner evaluate {run.path} --split {split}")
-    train = read_split_folder(run.path / "data")["train"]
-    systems = {DICTIONARY: baseline_predictions(learn_dictionary(train), documents, "dictionary")}
+    systems = {DICTIONARY: baseline_predictions(dictionary, documents, "dictionary")}
     crf = run.path / "eval" / "crf.crfsuite"
     if crf.is_file():
         systems[CRF] = predict_with_crf(open_crf(crf), documents)

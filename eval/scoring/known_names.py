@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from data.items import index_items
 from data.schema import MENTION_TYPE
@@ -29,15 +29,16 @@ def find_known_names(dictionary: Dictionary, text: str, taken: Sequence[tuple[in
     return {task: tuple(names.values()) for task, names in found.items()}
 
 
-def add_known_names(scored: Scored, predictions: Mapping[tuple[str, str], Answer], dictionary: Dictionary) -> Predictions:
-    """The scored documents' predictions: chemicals and diseases with names of train that they lack, relations as they are."""
-    added = dict(predictions)
+def add_known_names(scored: Scored, dictionary: Dictionary) -> Predictions:
+    """The predictions, chemicals and diseases with names of train that they lack, relations as they are."""
+    added = dict(scored.predictions)
     for document, text in zip(scored.documents, scored.texts, strict=True):
         asked = [task for task in MENTION_TYPE if task in document.tasks]
-        own = {task: [item for item in predictions[document.id, task].items if isinstance(item, str)] for task in asked}
+        own = {task: [item for item in added[document.id, task].items if isinstance(item, str)] for task in asked}
         taken = [place for names in own.values() for name in names for place in text.places(name)]
         known = find_known_names(dictionary, document.article, taken)
         for task, names in own.items():
-            items = tuple(index_items([*names, *known[task]]).values())
-            added[document.id, task] = Answer(items, "ok") if known[task] else predictions[document.id, task]
+            if known[task]:
+                items, status = index_items([*names, *known[task]]).values(), added[document.id, task].status
+                added[document.id, task] = Answer(tuple(items), "ok" if status == "empty" else status)
     return added

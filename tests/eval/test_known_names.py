@@ -38,15 +38,17 @@ def test_only_lists_of_names_are_added_to_and_what_was_there_stays():
         ("1", "relations"): Answer((("lithium", "tremor"),), "ok"),
     }
     scored = match_answers([document], answers)
-    added = add_known_names(scored, answers, DICTIONARY)
+    added = add_known_names(scored, DICTIONARY)
     assert added["1", "chemicals"] == Answer(("lithium",), "ok")
     assert added["1", "diseases"].items == ("tremor", "Renal failure")
     assert added["1", "relations"] is answers["1", "relations"]
-    nothing = add_known_names(scored, answers, learn_dictionary([Document("u", "Other words.")]))
+    cut = match_answers([document], answers | {("1", "chemicals"): Answer((), "truncated")})
+    assert add_known_names(cut, DICTIONARY)["1", "chemicals"] == Answer(("lithium",), "truncated")
+    nothing = add_known_names(scored, learn_dictionary([Document("u", "Other words.")]))
     assert nothing == answers
 
 
 def test_a_task_that_is_not_asked_gets_no_names():
     document = Document("1", "Lithium and failure.", tasks=("diseases",))
     scored = match_answers([document], {("1", "diseases"): Answer((), "empty")})
-    assert list(add_known_names(scored, scored.predictions, DICTIONARY)) == [("1", "diseases")]
+    assert list(add_known_names(scored, DICTIONARY)) == [("1", "diseases")]
