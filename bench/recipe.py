@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from bench.processor import processor_name
+from bench.recipe_texts import Texts, encode_texts
 from bench.train_recipes import WARM_UP, processor_clock, time_training
 from data.corpus import read_corpus
 from data.files import write_json, write_text
-from data.prompts import Layout, conversations, render_answer
 from data.schema import TASKS, Document, InputError
 from data.split import split_documents
 from data.table import NONE, Table, as_markdown, as_text, join_blocks, percent
@@ -62,11 +62,11 @@ ALWAYS = ("train.eval_f1_articles=0", "train.evaluations=1", "train.report_to=no
 
 @dataclass(frozen=True)
 class Recipe:
-    """`settings` are laid over the preset. `every_spelling`: train lists a name in each letter case, as once."""
+    """`settings` are laid over the preset; what no setting makes is in `texts`."""
 
     reason: str
     settings: tuple[str, ...] = ()
-    every_spelling: bool = False
+    texts: Texts = Texts()
 
 
 # In the order in which they are run.
@@ -84,9 +84,20 @@ RECIPES = {
     "rank-64": Recipe("more room for what the base does not know", ("lora.r=64", "lora.lora_alpha=128")),
     "rank-8": Recipe("less to learn", ("lora.r=8", "lora.lora_alpha=16")),
     "last-20-layers": Recipe("no gradients below them, so more steps in the same time", ("lora.last_layers=20",)),
-    "every-spelling": Recipe("lists as the corpus has them: a name again in each other letter case", every_spelling=True),
+    "every-spelling": Recipe(
+        "lists as the corpus has them: a name again in each other letter case", texts=Texts(every_spelling=True)
+    ),
     "negatives": Recipe("one article in 2 also gives a text that names nothing, if it can", ("train.negatives=2",)),
     "negatives-8": Recipe("the same of one article in 8", ("train.negatives=8",)),
+    "relations-first": Recipe(
+        "the pairs are read from the article, and the lists of names follow",
+        texts=Texts(order=("relations", "chemicals", "diseases")),
+    ),
+    "diseases-first": Recipe("the harder list of names first", texts=Texts(order=("diseases", "chemicals", "relations"))),
+    "noisy-lists": Recipe(
+        "one article in 2 also gives its relations behind lists with errors, as the model's own have them",
+        texts=Texts(noisy_lists=2),
+    ),
     "cosine": Recipe("the learning rate stays high for longer", ("train.lr_scheduler_type=cosine",)),
     "constant": Recipe("the learning rate never falls", ("train.lr_scheduler_type=constant_with_warmup",)),
 }
@@ -246,16 +257,14 @@ def settle_recipe(job: Job, recipe: Recipe, preset: Explicit) -> Settings:
 def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     """Train it and answer by it; figures for the result file."""
     from pipeline.model import load_tokenizer, model_path
-    from pipeline.training.loss_mask import encode_documents
 
     folder, layout, recipe = job.work / name, settings.train.layout, RECIPES[name]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     gc.collect()  # trainers refer to themselves, and the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
-    encode = encode_every_spelling if recipe.every_spelling else encode_documents
-    train = encode(tokenizer, add_negatives(job.train, settings.train.negatives), layout)
-    validation = encode_documents(tokenizer, job.validation, layout)
+    train = encode_texts(tokenizer, add_negatives(job.train, settings.train.negatives), layout, recipe.texts)
+    validation = encode_texts(tokenizer, job.validation, layout, Texts(order=recipe.texts.order))
     a_step = time_step(settings, tokenizer, train, folder / "timed")
     steps = max(1, round(60 * job.minutes / a_step))
     print(f"{name}: {a_step:.2f} s a step, so {steps} steps in {job.minutes:g} minutes", file=sys.stderr)
@@ -271,22 +280,8 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
         "tokens": round(examples * length),
         "passes": round(examples / len(train), 3),
         **figures,
-        "answers": answer_all(job, settings, model, tokenizer, folder),
+        "answers": answer_all(job, settings, model, tokenizer, folder, recipe.texts.order),
     }
-
-
-def encode_every_spelling(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], layout: Layout) -> list[dict]:
-    """As `encode_documents`, but with names that differ in letter case alone."""
-    from eval.chat_template import read_template
-    from pipeline.training.loss_mask import encode_messages
-
-    template, examples = read_template(tokenizer), []
-    for document in documents:
-        answers = iter([render_answer(document.gold(task)) for task in TASKS if task in document.tasks])
-        for chat in conversations(document, layout):
-            own = [one if one["role"] != "assistant" else one | {"content": next(answers)} for one in chat]
-            examples.append(encode_messages(template, own, document.id))
-    return examples
 
 
 def time_step(settings: Settings, tokenizer: PreTrainedTokenizerBase, train: Sequence[dict], folder: Path) -> float:
@@ -332,8 +327,18 @@ def train_timed(
     return model, {"seconds": round(own_end - own, 1), "clock_seconds": round(clock_end - clock, 1), **losses}
 
 
-def answer_all(job: Job, settings: Settings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict:
-    """By reading, the figures of the answers to validation; "false_alarms": of the texts that name nothing, grounded."""
+def answer_all(
+    job: Job,
+    settings: Settings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    order: Sequence[str] | None,
+) -> dict:
+    """By reading, the figures of the answers to validation; "false_alarms": of the texts that name nothing, grounded.
+
+    `order`: of the tasks, where it is not the usual one.
+    """
     from eval.engines.huggingface import ask_model
     from pipeline.plan.lengths import answer_budgets
 
@@ -348,6 +353,7 @@ def answer_all(job: Job, settings: Settings, model: PreTrainedModel, tokenizer: 
             documents,
             folder / name / "completions.jsonl",
             layout=settings.train.layout,
+            tasks=order,
             max_new_tokens=settings.eval.max_new_tokens or budgets,
             batch_tokens=settings.eval.batch_tokens,
             grounded=grounded,

@@ -135,9 +135,10 @@ def read_answer(answer: str, task: str) -> tuple[list[Item], list[str]]:
 def conversations(document: Document, layout: Layout, tasks: Sequence[str] | None = None) -> list[list[dict[str, str]]]:
     """The document's chats with their gold answers: one a task, or one with a turn a task.
 
-    Each is a list of {"role", "content"} starting with the system's turn; answers are the assistant's turns.
+    `tasks`: asked in that order, instead of the document's own. Each chat is a list of {"role", "content"} starting with the
+    system's turn; answers are the assistant's turns.
     """
-    tasks = [task for task in TASKS if task in (tasks or document.tasks)]
+    tasks = list(tasks or [task for task in TASKS if task in document.tasks])
     groups = [[task] for task in tasks] if layout == "separate" else [tasks]
     return [_conversation(document, group) for group in groups if group]
 

@@ -58,13 +58,14 @@ def plan_chats(
 ) -> list[Chat]:
     """One chat a document and task (`separate`), or one a document (`conversation`).
 
+    `tasks`: asked in that order, instead of the document's own.
     `given_entities`: gold's chemicals and diseases stand answered in a conversation that asks for relations only.
     """
     if given_entities:
         return [ask_relations(document, max_new_tokens) for document in documents]
     chats = []
     for document in documents:
-        own = tuple(task for task in TASKS if task in (document.tasks if tasks is None else tasks))
+        own = tuple(task for task in TASKS if task in document.tasks) if tasks is None else tuple(tasks)
         for group in [(task,) for task in own] if layout == "separate" else [own] if own else []:
             first = render_prompt(document.article, group[0])
             budgets = tuple(max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[task] for task in group)

@@ -72,7 +72,7 @@ def test_every_recipe_can_be_planned_and_differs_from_the_default():
     for name, recipe in RECIPES.items():
         settings = apply_settings(resolve_explicit("llama-3.2-3b", None, recipe.settings))
         plan = make_plan(settings, find_architecture(settings.model.name), named_device("h200"), usual_lengths())
-        seen[name] = (plan.settings, recipe.every_spelling)
+        seen[name] = (plan.settings, recipe.texts)
     assert len({str(one) for one in seen.values()}) == len(RECIPES)
 
 
