@@ -3,7 +3,8 @@
 Splits FILE as `medner run` does. Of each recipe, a few steps are timed; then it is trained from the start for as many steps as
 M minutes allow, with the learning rate's course fitted to them. N validation articles are answered and scored, plain and
 grounded; test is left alone. Prints a table, and writes bench/results/recipe-cpu.json after each recipe; the same command goes
-on from there, and `--again NAME` does one once more. Several terminals that give the same command share the recipes.
+on from there, and `--again NAME` does one once more. Several terminals that give the same command share the recipes;
+`python -m bench.recipe_articles` answers more articles by what they have trained.
 Answers stay in DIR; the result file has no text of the corpus.
 
 Time is this process's processor time over its threads: the clock's, were nothing else running.
@@ -339,37 +340,17 @@ def answer_all(
 
     `order`: of the tasks, where it is not the usual one.
     """
-    from eval.engines.huggingface import ask_model
-    from pipeline.plan.lengths import answer_budgets
-
-    budgets = answer_budgets(tokenizer, job.train)
     figures: dict = {}
 
     def ask(documents: Sequence[Document], name: str, grounded: bool) -> float:
         started = processor_clock()
-        ask_model(
-            model,
-            tokenizer,
-            documents,
-            folder / name / "completions.jsonl",
-            layout=settings.train.layout,
-            tasks=order,
-            max_new_tokens=settings.eval.max_new_tokens or budgets,
-            batch_tokens=settings.eval.batch_tokens,
-            grounded=grounded,
-        )
-        return round(processor_clock() - started, 1)
+        ask_documents(job, settings, model, tokenizer, documents, folder / name, grounded=grounded, order=order)
+        return processor_clock() - started
 
     for reading in job.readings:
         seconds = ask(job.validation, reading, reading == COMPARED)
-        scores = score_answers(read_answers(folder / reading, job.validation))
-        kept = ("precision", "recall", "f1", "ci95")
-        figures[reading] = {
-            "tasks": {task: {key: own[key] for key in kept} for task, own in scores["tasks"].items()},
-            "micro": {key: scores["micro"][key] for key in kept},
-            "rates": scores["rates"],
-            "seconds": seconds,
-        }
+        figures[reading] = score_reading(folder / reading, job.validation)
+        figures[reading]["seconds_an_article"] = round(seconds / len(job.validation), 2)
     if job.negatives:
         ask(job.negatives, "without-names", True)
         alarms = read_answers(folder / "without-names", job.negatives).predicted
@@ -378,6 +359,46 @@ def answer_all(
             for task in TASKS
         }
     return figures
+
+
+def ask_documents(
+    job: Job,
+    settings: Settings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Sequence[Document],
+    folder: Path,
+    *,
+    grounded: bool,
+    order: Sequence[str] | None,
+) -> None:
+    """The answers that the folder lacks, added to it."""
+    from eval.engines.huggingface import ask_model
+    from pipeline.plan.lengths import answer_budgets
+
+    ask_model(
+        model,
+        tokenizer,
+        documents,
+        folder / "completions.jsonl",
+        layout=settings.train.layout,
+        tasks=order,
+        max_new_tokens=settings.eval.max_new_tokens or answer_budgets(tokenizer, job.train),
+        batch_tokens=settings.eval.batch_tokens,
+        grounded=grounded,
+    )
+
+
+def score_reading(folder: Path, documents: Sequence[Document]) -> dict:
+    """Figures of the answers that are kept there."""
+    scores = score_answers(read_answers(folder, documents))
+    kept = ("precision", "recall", "f1", "ci95")
+    return {
+        "articles": len(documents),
+        "tasks": {task: {key: own[key] for key in kept} for task, own in scores["tasks"].items()},
+        "micro": {key: scores["micro"][key] for key in kept},
+        "rates": scores["rates"],
+    }
 
 
 def read_answers(folder: Path, documents: Sequence[Document]) -> Scored:
@@ -401,13 +422,14 @@ def compare_with_default(job: Job, recipes: Mapping[str, dict]) -> None:
 def results_table(results: Mapping) -> Table:
     job, recipes = results["job"], results["recipes"]
     count = job["articles"]["validation"]
+    plain = max((one["answers"].get("plain", {}).get("articles", 0) for one in recipes.values()), default=0)
     title = f"{job['preset']}, {job['minutes']:g} minutes of training a recipe: F1 on {count} validation articles, percent"
     header = ("recipe", "steps", "passes", "validation loss", *TASKS, "micro", "repeated", "truncated", "not in the text",
               "false alarms", "answering, s an article", "better in", "worse in")  # fmt: skip
     note = (
         f"{job['processor']}, threads: {job['threads']}. " + (f"{remark}. " if (remark := remark_on(count)) else "")
         + "F1 of grounded answers, with 95 % intervals over articles. "
-        "repeated, not in the text: of items; truncated: of answers; these of plain answers. "
+        f"repeated, not in the text: of items; truncated: of answers; these of {plain} articles' plain answers. "
         f"false alarms: of {job['articles']['without_names']} texts that name nothing, those with a relation. "
         f"better, worse: than the default, where the paired test's corrected p is under {results['level']}."
     )  # fmt: skip
@@ -415,7 +437,7 @@ def results_table(results: Mapping) -> Table:
 
 
 def results_row(results: Mapping, name: str) -> tuple[str, ...]:
-    one, count = results["recipes"][name], results["job"]["articles"]["validation"]
+    one = results["recipes"][name]
     answers = one["answers"]
     scores, rates = answers[COMPARED], answers.get("plain", {}).get("rates", {})
     figures = [{**scores["tasks"], "micro": scores["micro"]}.get(task) for task in (*TASKS, "micro")]
@@ -430,7 +452,7 @@ def results_row(results: Mapping, name: str) -> tuple[str, ...]:
         *(with_interval(own["f1"], own["ci95"]) if own else NONE for own in figures),
         *(percent(rates.get(kind)) for kind in ("duplicate", "truncated", "ungrounded")),
         percent(answers.get("false_alarms", {}).get("relations")),
-        f"{scores['seconds'] / count:.1f}",
+        f"{scores['seconds_an_article']:.1f}",
         *(", ".join(side) or (NONE if against else "") for side in sides),
     )
 

@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from bench.recipe import BEGIN, DEFAULT, END, RECIPES, Job, main, render_page, results_table, settle_recipe, write_page
+from bench.recipe_articles import main as answer_more
 from data.corpus import read_corpus
 from data.files import write_json
 from data.schema import TASKS
@@ -50,6 +51,24 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
         assert main([*command, "--recipes", "batch-8"]) == 0
     assert json.loads(out.read_text(encoding="utf-8")) == first
 
+    more = [*command[:2], "--articles", "3", *command[-4:]]
+    with FileLock(work / "separate.lock"):  # as another command that is at it
+        assert answer_more(more) == 0
+    assert "not answered yet: separate" in capsys.readouterr().out and json.loads(out.read_text(encoding="utf-8")) == first
+    answered = [(work / name / "grounded" / "completions.jsonl").read_text(encoding="utf-8") for name in (DEFAULT, "separate")]
+    assert answer_more(more) == 0
+    last = json.loads(out.read_text(encoding="utf-8"))
+    assert last["job"]["articles"]["validation"] == 3 and "on 3 validation articles" in capsys.readouterr().out
+    for before, name in zip(answered, (DEFAULT, "separate"), strict=True):
+        assert last["recipes"][name]["answers"]["grounded"]["articles"] == 3
+        assert (work / name / "grounded" / "completions.jsonl").read_text(encoding="utf-8").startswith(before)
+    assert last["recipes"]["separate"]["seconds"] == own["seconds"]  # nothing was trained
+    assert last["recipes"]["separate"]["answers"]["plain"] == own["answers"]["plain"]
+    assert main([*command, "--articles", "3", "--recipes", "separate"]) == 0  # goes on from there
+    assert answer_more([*more[:3], "2", *more[4:]]) == 2
+    assert "has 3 articles already" in capsys.readouterr().err
+    write_json(out, first)
+
     changed = json.loads(out.read_text(encoding="utf-8"))
     changed["job"]["preset_settings"]["train.learning_rate"] = 1e-4  # as if the preset had been changed since
     write_json(out, changed)
@@ -79,7 +98,7 @@ def test_every_recipe_can_be_planned_and_differs_from_the_default():
 def example_results() -> dict:
     figures = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "ci95": [0.4, 0.6]}
     answers = {
-        "grounded": {"tasks": dict.fromkeys(TASKS, figures), "micro": figures, "rates": {}, "seconds": 30.0},
+        "grounded": {"tasks": dict.fromkeys(TASKS, figures), "micro": figures, "rates": {}, "seconds_an_article": 1.5},
         "plain": {"rates": {"duplicate": 0.25, "truncated": 0.125, "ungrounded": 0.0625}},
         "false_alarms": dict.fromkeys(TASKS, 0.3),
     }
