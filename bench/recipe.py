@@ -83,6 +83,9 @@ RECIPES = {
     "batch-2": Recipe("twice the steps in the same time", ("train.effective_batch_size=2",)),
     "batch-8": Recipe("half the steps, each of less noise", ("train.effective_batch_size=8",)),
     "rank-64": Recipe("more room for what the base does not know", ("lora.r=64", "lora.lora_alpha=128")),
+    "rank-64-2e-3": Recipe(
+        "more room and larger steps together", ("lora.r=64", "lora.lora_alpha=128", "train.learning_rate=2e-3")
+    ),
     "rank-8": Recipe("less to learn", ("lora.r=8", "lora.lora_alpha=16")),
     "last-20-layers": Recipe("no gradients below them, so more steps in the same time", ("lora.last_layers=20",)),
     "every-spelling": Recipe(
