@@ -405,11 +405,12 @@ def score_reading(folder: Path, documents: Sequence[Document]) -> dict:
 
 
 def read_answers(folder: Path, documents: Sequence[Document]) -> Scored:
-    """Kept answers beside gold. Raises InputError where they are not there any more."""
+    """Kept answers to these documents, of perhaps more, beside gold. Raises InputError where they are not there any more."""
     path = folder / "completions.jsonl"
     if not path.is_file():
         raise InputError(f"{path}: no answers there to compare with; give the same --work, or --again {folder.parent.name}")
-    return match_answers(documents, parse_completions(read_completions(path)))
+    asked = {document.id for document in documents}
+    return match_answers(documents, parse_completions([row for row in read_completions(path) if row["document"] in asked]))
 
 
 def compare_with_default(job: Job, recipes: Mapping[str, dict]) -> None:
@@ -455,7 +456,7 @@ def results_row(results: Mapping, name: str) -> tuple[str, ...]:
         *(with_interval(own["f1"], own["ci95"]) if own else NONE for own in figures),
         *(percent(rates.get(kind)) for kind in ("duplicate", "truncated", "ungrounded")),
         percent(answers.get("false_alarms", {}).get("relations")),
-        f"{scores['seconds_an_article']:.1f}",
+        NONE if (seconds := scores["seconds_an_article"]) is None else f"{seconds:.1f}",
         *(", ".join(side) or (NONE if against else "") for side in sides),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from bench.recipe import BEGIN, DEFAULT, END, RECIPES, Job, main, render_page, results_table, settle_recipe, write_page
+from bench.recipe import BEGIN, DEFAULT, END, RECIPES, Job, main, read_answers, render_page, results_table, settle_recipe, write_page
 from bench.recipe_articles import main as answer_more
 from data.corpus import read_corpus
 from data.files import write_json
@@ -115,6 +115,13 @@ def example_results() -> dict:
         "threads": 2,
     }
     return {"level": 0.05, "job": job, "recipes": {DEFAULT: one, "separate": one | {"against_default": rows}}}
+
+
+def test_answers_to_other_articles_beside_those_asked_count_for_nothing(tmp_path):
+    one, other = read_corpus(ROOT / "data" / "sample.jsonl").documents[:2]
+    rows = [{"document": each.id, "task": task, "completion": "-", "finish": "stop"} for each in (one, other) for task in TASKS]
+    (tmp_path / "completions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert [document.id for document in read_answers(tmp_path, [other]).documents] == [other.id]
 
 
 def test_the_table_says_what_the_paired_test_decided():
