@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from bench.recipe import BEGIN, DEFAULT, END, RECIPES, Job, main, read_answers, render_page, results_table, settle_recipe, write_page
+from bench.recipe import (
+    BEGIN,
+    DEFAULT,
+    END,
+    RECIPES,
+    Job,
+    main,
+    read_answers,
+    render_page,
+    results_table,
+    settle_recipe,
+    write_page,
+)
 from bench.recipe_articles import main as answer_more
 from data.corpus import read_corpus
 from data.files import write_json
