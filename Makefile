@@ -8,7 +8,7 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 CHAOS_N ?= 200
 PROCESSES ?= 2
-REAL = --preset smollm2-135m --data $(DATA) --out runs/real --yes
+REAL = --preset smollm2-135m --data $(DATA) --out runs/real --yes $(if $(SET),--set $(SET))
 PARTS = data.train=runs/corpus-parts/train.PubTator data.validation=runs/corpus-parts/validation.PubTator data.test=$(DEV)
 CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.grounded=true eval.splits=test \
 	eval.base_model=false eval.logprobs=false export.gguf= train.eval_f1_articles=0
@@ -20,7 +20,8 @@ CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
 
-# The job on real articles, with a really pretrained small Llama: make real DATA=FILE
+# The job on real articles, with a really pretrained small Llama: make real DATA=FILE, and where others are wanted
+# SET="section.key=value …" of the settings.
 # Two processes of one core: a small model's products are too short to be shared by cores.
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
