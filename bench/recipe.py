@@ -94,10 +94,8 @@ RECIPES = {
     "negatives": Recipe("one article in 2 also gives a text that names nothing, if it can", ("train.negatives=2",)),
     "negatives-8": Recipe("the same of one article in 8", ("train.negatives=8",)),
     "relations-first": Recipe(
-        "the pairs are read from the article, and the lists of names follow",
-        texts=Texts(order=("relations", "chemicals", "diseases")),
+        "the pairs are read from the article, and the lists of names follow", ("train.layout=relations-first",)
     ),
-    "diseases-first": Recipe("the harder list of names first", texts=Texts(order=("diseases", "chemicals", "relations"))),
     "noisy-lists": Recipe(
         "one article in 2 also gives its relations behind lists with errors, as the model's own have them",
         texts=Texts(noisy_lists=2),
@@ -261,6 +259,7 @@ def settle_recipe(job: Job, recipe: Recipe, preset: Explicit) -> Settings:
 def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     """Train it and answer by it; figures for the result file."""
     from pipeline.model import load_tokenizer, model_path
+    from pipeline.training.loss_mask import encode_documents
 
     folder, layout, recipe = job.work / name, settings.train.layout, RECIPES[name]
     shutil.rmtree(folder, ignore_errors=True)
@@ -268,7 +267,7 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     gc.collect()  # trainers refer to themselves, and the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train = encode_texts(tokenizer, add_negatives(job.train, settings.train.negatives), layout, recipe.texts)
-    validation = encode_texts(tokenizer, job.validation, layout, Texts(order=recipe.texts.order))
+    validation = encode_documents(tokenizer, job.validation, layout)
     a_step = time_step(settings, tokenizer, train, folder / "timed")
     steps = max(1, round(60 * job.minutes / a_step))
     print(f"{name}: {a_step:.2f} s a step, so {steps} steps in {job.minutes:g} minutes", file=sys.stderr)
@@ -284,7 +283,7 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
         "tokens": round(examples * length),
         "passes": round(examples / len(train), 3),
         **figures,
-        "answers": answer_all(job, settings, model, tokenizer, folder, recipe.texts.order),
+        "answers": answer_all(job, settings, model, tokenizer, folder),
     }
 
 
@@ -337,17 +336,13 @@ def answer_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
-    order: Sequence[str] | None,
 ) -> dict:
-    """By reading, the figures of the answers to validation; "false_alarms": of the texts that name nothing, grounded.
-
-    `order`: of the tasks, where it is not the usual one.
-    """
+    """By reading, the figures of the answers to validation; "false_alarms": of the texts that name nothing, grounded."""
     figures: dict = {}
 
     def ask(documents: Sequence[Document], name: str, grounded: bool) -> float:
         started = processor_clock()
-        ask_documents(job, settings, model, tokenizer, documents, folder / name, grounded=grounded, order=order)
+        ask_documents(job, settings, model, tokenizer, documents, folder / name, grounded=grounded)
         return processor_clock() - started
 
     for reading in job.readings:
@@ -373,7 +368,6 @@ def ask_documents(
     folder: Path,
     *,
     grounded: bool,
-    order: Sequence[str] | None,
 ) -> None:
     """The answers that the folder lacks, added to it."""
     from eval.engines.huggingface import ask_model
@@ -385,7 +379,6 @@ def ask_documents(
         documents,
         folder / "completions.jsonl",
         layout=settings.train.layout,
-        tasks=order,
         max_new_tokens=settings.eval.max_new_tokens or answer_budgets(tokenizer, job.train),
         batch_tokens=settings.eval.batch_tokens,
         grounded=grounded,

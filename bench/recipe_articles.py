@@ -97,8 +97,7 @@ def answer_recipe(job: Job, name: str, settings: Settings) -> None:
     gc.collect()  # the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     model = load_model(settings, adapter=job.work / name / "adapter")
-    order = RECIPES[name].texts.order
-    ask_documents(job, settings, model, tokenizer, job.validation, job.work / name / COMPARED, grounded=True, order=order)
+    ask_documents(job, settings, model, tokenizer, job.validation, job.work / name / COMPARED, grounded=True)
 
 
 if __name__ == "__main__":

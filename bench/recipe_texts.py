@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
 
 from data.items import index_items
-from data.prompts import Layout, conversations, render_answer
+from data.prompts import Layout, conversations, group_tasks, render_answer
 from data.schema import MENTION_TYPE, TASKS, Document
 
 if TYPE_CHECKING:
@@ -19,13 +19,12 @@ OVERLOOKED = 0.25  # of a noisy list's names
 
 @dataclass(frozen=True)
 class Texts:
-    """`order`: of the tasks, where it is not the usual one. `every_spelling`: lists have a name in each letter case.
+    """`every_spelling`: lists have a name in each letter case.
 
     `noisy_lists`: one article in so many also gives a conversation whose lists of names have errors; its relations are right,
     and they alone are learnt from it. 0: none.
     """
 
-    order: tuple[str, ...] | None = None
     every_spelling: bool = False
     noisy_lists: int = 0
 
@@ -39,8 +38,9 @@ def encode_texts(
 
     template, examples = read_template(tokenizer), []
     for document in documents:
-        every = iter([render_answer(document.gold(task)) for task in texts.order or TASKS if task in document.tasks])
-        for chat in conversations(document, layout, texts.order):
+        asked = [task for group in group_tasks(document.tasks, layout) for task in group]
+        every = iter([render_answer(document.gold(task)) for task in asked])
+        for chat in conversations(document, layout):
             own = answer_again(chat, every) if texts.every_spelling else chat
             examples.append(encode_messages(template, own, document.id))
     for document, chat in noisy_chats(documents, texts.noisy_lists):
@@ -70,7 +70,7 @@ def noisy_chats(documents: Sequence[Document], every: int) -> Iterator[tuple[Doc
         for task in MENTION_TYPE:
             names = index_items(sorted(found[task], key=document.article.index)).values()
             lists.append([name for name in names if drawn.random() >= OVERLOOKED])
-        (chat,) = conversations(document, "conversation", TASKS)
+        (chat,) = conversations(replace(document, tasks=TASKS), "conversation")
         yield document, answer_again(chat, iter([*map(render_answer, lists), chat[-1]["content"]]))
 
 

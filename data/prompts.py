@@ -4,21 +4,21 @@
     - alpha-methyldopa
 
 is the answer to "chemicals"; a relation is `- chemical | disease`; an empty list is a lone `-`. Texts are written already
-trimmed, because chat templates trim them. Two layouts: `separate` asks each task in a conversation of its own, as in the
-user's rows; `conversation` reads the article once and asks the three tasks in turn.
+trimmed, because chat templates trim them. Three layouts: `separate` asks each task in a conversation of its own, as in the
+user's rows; `conversation` reads the article once and asks the three tasks in turn; `relations-first` does, relations first.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
 from data.items import Item, index_items
 from data.schema import TASKS, Document
 
-Layout = Literal["separate", "conversation"]
-LAYOUTS = ("separate", "conversation")
+Layout = Literal["separate", "conversation", "relations-first"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 SYSTEM = "You read biomedical articles and list exactly what is asked for, one item per line, in the article's own words."
 OPENING = "The following article contains technical terms including diseases, drugs and chemicals."
@@ -132,15 +132,23 @@ def read_answer(answer: str, task: str) -> tuple[list[Item], list[str]]:
     return [item for _, item in read if item is not None], [line for line, item in read if item is None]
 
 
-def conversations(document: Document, layout: Layout, tasks: Sequence[str] | None = None) -> list[list[dict[str, str]]]:
+def group_tasks(tasks: Collection[str], layout: Layout) -> list[tuple[str, ...]]:
+    """The tasks of each chat of a document, in the order in which they are asked.
+
+    >>> group_tasks(("chemicals", "relations"), "separate"), group_tasks(("chemicals", "relations"), "relations-first")
+    ([('chemicals',), ('relations',)], [('relations', 'chemicals')])
+    """
+    order = sorted(TASKS, key="relations".__ne__) if layout == "relations-first" else TASKS
+    asked = tuple(task for task in order if task in tasks)
+    return [(task,) for task in asked] if layout == "separate" else [asked] if asked else []
+
+
+def conversations(document: Document, layout: Layout) -> list[list[dict[str, str]]]:
     """The document's chats with their gold answers: one a task, or one with a turn a task.
 
-    `tasks`: asked in that order, instead of the document's own. Each chat is a list of {"role", "content"} starting with the
-    system's turn; answers are the assistant's turns.
+    Each is a list of {"role", "content"} starting with the system's turn; answers are the assistant's turns.
     """
-    tasks = list(tasks or [task for task in TASKS if task in document.tasks])
-    groups = [[task] for task in tasks] if layout == "separate" else [tasks]
-    return [_conversation(document, group) for group in groups if group]
+    return [_conversation(document, group) for group in group_tasks(document.tasks, layout)]
 
 
 def _conversation(document: Document, tasks: Sequence[str]) -> list[dict[str, str]]:

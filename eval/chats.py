@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.prompts import Layout, answer_of, render_next_prompt, render_prompt
-from data.schema import TASKS, Document, InputError
+from data.prompts import Layout, answer_of, group_tasks, render_next_prompt, render_prompt
+from data.schema import Document, InputError
 
 if TYPE_CHECKING:
     from eval.chat_template import ChatTemplate
@@ -56,17 +56,15 @@ def plan_chats(
     max_new_tokens: int | Mapping[str, int],
     given_entities: bool = False,
 ) -> list[Chat]:
-    """One chat a document and task (`separate`), or one a document (`conversation`).
+    """One chat a document and task (`separate`), or one a document.
 
-    `tasks`: asked in that order, instead of the document's own.
     `given_entities`: gold's chemicals and diseases stand answered in a conversation that asks for relations only.
     """
     if given_entities:
         return [ask_relations(document, max_new_tokens) for document in documents]
     chats = []
     for document in documents:
-        own = tuple(task for task in TASKS if task in document.tasks) if tasks is None else tuple(tasks)
-        for group in [(task,) for task in own] if layout == "separate" else [own] if own else []:
+        for group in group_tasks(document.tasks if tasks is None else tasks, layout):
             first = render_prompt(document.article, group[0])
             budgets = tuple(max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[task] for task in group)
             chats.append(Chat(document, group, (first, *map(render_next_prompt, group[1:])), budgets))

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.prompts import LAYOUTS
 from pipeline import commands
 from pipeline.export.names import Quant
 
@@ -172,7 +173,7 @@ def add_extract_arguments(parser: argparse.ArgumentParser) -> None:
 def add_asked_arguments(parser: argparse.ArgumentParser) -> None:
     """How a model must be asked that does not say so itself."""
     parser.add_argument("--like", help="a run, adapter or GGUF that says how the model was trained to be asked")
-    parser.add_argument("--layout", choices=("separate", "conversation"), help="or say it: a chat a task, or one a text")
+    parser.add_argument("--layout", choices=LAYOUTS, help="or say it: a chat a task, or one a text")
     parser.add_argument("--max-new-tokens", type=int, help="of each answer; default: as the model was trained")
 
 

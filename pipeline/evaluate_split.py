@@ -44,9 +44,10 @@ def evaluate_split(run: RunFolder, name: str, variant: Variant) -> Path:
 
 def relations_alone(run: RunFolder, documents: Sequence[Document]) -> list[Document]:
     """The documents that have all three tasks, to be asked and scored for relations only. Raises InputError without any."""
-    if run.settings.train.layout == "separate":
+    if run.settings.train.layout != "conversation":
+        how = "first" if run.settings.train.layout == "relations-first" else "in a chat of their own"
         raise InputError(
-            "--given-entities: this model was taught each task in a chat of its own, where names cannot be given; "
+            f"--given-entities: this model was taught relations {how}, where names cannot be given; "
             "train with train.layout=conversation"
         )
     whole = [replace(document, tasks=("relations",)) for document in documents if set(TASKS) <= set(document.tasks)]

@@ -108,7 +108,7 @@ def answer_budgets(tokenizer: PreTrainedTokenizerBase, train: Sequence[Document]
 
 def chat_budget(budgets: Mapping[str, int], layout: Layout) -> int:
     """The most positions that a chat's answers take: one that spent its budget is still ended before the next question."""
-    if layout == "conversation":
+    if layout != "separate":
         return sum(budgets.values()) + max(len(budgets) - 1, 0)
     return max(budgets.values(), default=0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from data.prompts import ASKED, render_next_prompt, render_prompt
+from data.prompts import ASKED, Layout, group_tasks, render_next_prompt, render_prompt
 from data.schema import TASKS
 from pipeline.export.modelfile import server_command
 from pipeline.export.names import llama_version
@@ -29,7 +29,7 @@ class Shipped:
     repo: str | None
     base: str
     rank: int
-    layout: str
+    layout: Layout
     system: str
     answer_tokens: int
     context: int
@@ -40,8 +40,13 @@ class Shipped:
         return self.repo or "./adapter"
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """In the order in which they are asked."""
+        return tuple(task for group in group_tasks(TASKS, self.layout) for task in group)
+
+    @property
     def conversation(self) -> bool:
-        return self.layout == "conversation"
+        return self.layout != "separate"
 
 
 def render_use(shipped: Shipped) -> str:
@@ -95,8 +100,8 @@ def use_ollama(shipped: Shipped) -> str:
         "Then, in the same conversation, " if shipped.conversation else "Between two questions type `/clear`. The others: "
     )
     article = f"{TITLE}\n{TEXT}"
-    later = [render_next_prompt(task) if shipped.conversation else render_prompt(article, task) for task in TASKS[1:]]
-    typed = [typed_in(render_prompt(article, TASKS[0])), f"{between.rstrip()}", *map(typed_in, later)]
+    later = [render_next_prompt(task) if shipped.conversation else render_prompt(article, task) for task in shipped.tasks[1:]]
+    typed = [typed_in(render_prompt(article, shipped.tasks[0])), f"{between.rstrip()}", *map(typed_in, later)]
     return "\n\n".join(
         [
             f"**Ollama**:\n\n{fence('sh', *lines)}",
@@ -142,8 +147,8 @@ for task, question in questions.items():
 def write_questions(shipped: Shipped) -> str:
     """Python that sets `article`, `questions` by task, and `system` or, for one conversation, the `messages` it begins with."""
     lines = ['article = """' + f'{TITLE}\n{TEXT}"""  # the title, a line break, the abstract', "questions = {"]
-    for task in TASKS:
-        first = not shipped.conversation or task == TASKS[0]
+    for task in shipped.tasks:
+        first = not shipped.conversation or task == shipped.tasks[0]
         before, _, after = (render_prompt("\0", task) if first else render_next_prompt(task)).partition("\0")
         text = f"{in_python(before)} + article + {in_python(after)}" if first else in_python(before)
         lines.append(f"    {in_python(ASKED[task])}: {text},")

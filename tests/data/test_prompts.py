@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from data.prompts import (
     ASKED,
+    LAYOUTS,
     SYSTEM,
     answer_of,
     conversations,
@@ -150,11 +152,13 @@ def test_prompts_are_those_of_the_users_rows(corpus):
         ("separate", None, [["chemicals"], ["diseases"], ["relations"]]),
         ("conversation", None, [["chemicals", "diseases", "relations"]]),
         ("conversation", ["relations", "diseases"], [["diseases", "relations"]]),
+        ("relations-first", None, [["relations", "chemicals", "diseases"]]),
+        ("relations-first", ["diseases", "chemicals"], [["chemicals", "diseases"]]),
         ("separate", ["relations"], [["relations"]]),
     ],
 )
 def test_conversations_ask_each_task_once_and_give_the_article_first(layout, tasks, turns):
-    chats = conversations(DOCUMENT, layout, tasks)
+    chats = conversations(replace(DOCUMENT, tasks=tasks) if tasks else DOCUMENT, layout)
     assert len(chats) == len(turns)
     for chat, asked in zip(chats, turns, strict=True):
         assert chat[0] == {"role": "system", "content": SYSTEM}
@@ -165,7 +169,7 @@ def test_conversations_ask_each_task_once_and_give_the_article_first(layout, tas
         assert all(message["content"] == message["content"].strip() for message in chat)
 
 
-@pytest.mark.parametrize("layout", ["separate", "conversation"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_only_tasks_whose_answer_is_known_are_asked(layout):
     known = Document("1", "Text.", tasks=("diseases",))
     assert [chat[2]["content"] for chat in conversations(known, layout)] == ["-"]

@@ -8,7 +8,7 @@ import torch
 from articles import is_in, rows_by_task
 from tiny_llama import tiny_model, tiny_tokenizer
 
-from data.prompts import SYSTEM, read_answer, render_next_prompt, render_prompt
+from data.prompts import LAYOUTS, SYSTEM, read_answer, render_next_prompt, render_prompt
 from data.schema import TASKS, Document, InputError
 from eval.chat_template import read_template
 from eval.chats import plan_chats
@@ -19,7 +19,6 @@ from eval.engines.kv_cache import Rows
 from eval.engines.unsloth_generate import is_patched
 
 DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-LAYOUTS = ("separate", "conversation")
 SENTENCE = "Naloxone reversed the antihypertensive effect of clonidine (5-HT, \u03b1-methyldopa). "
 
 
@@ -259,8 +258,8 @@ def test_logprobs_are_the_models_and_their_texts_make_the_answer(model, tokenize
     )  # fmt: skip
     rows = rows_by_task(path)
     assert all("".join(text for text, _ in row["logprobs"]) == row["completion"] for row in rows.values())
-    row = rows["d1", "chemicals"]
     chat = plan_chats(documents[1:], layout=layout, max_new_tokens=5)[0]
+    row = rows["d1", chat.tasks[0]]
     prompt = read_template(tokenizer).prompt_ids(chat.prompts)
     with torch.inference_mode():
         first = model(input_ids=torch.tensor([prompt[0]])).logits[0, -1].log_softmax(-1).max().item()
@@ -273,7 +272,9 @@ def test_each_document_is_asked_its_own_tasks_unless_told_otherwise():
     assert [(chat.document.id, chat.tasks) for chat in chats] == [("a", ("diseases",)), ("b", TASKS)]
     budgets = {"relations": 3, "chemicals": 2}
     chats = plan_chats(documents, layout="separate", tasks=["relations", "chemicals"], max_new_tokens=budgets)
-    assert [(chat.tasks, chat.budgets) for chat in chats[:2]] == [(("relations",), (3,)), (("chemicals",), (2,))]
+    assert [(chat.tasks, chat.budgets) for chat in chats[:2]] == [(("chemicals",), (2,)), (("relations",), (3,))]
+    chats = plan_chats(documents, layout="relations-first", max_new_tokens=5)
+    assert [chat.tasks for chat in chats] == [("diseases",), ("relations", "chemicals", "diseases")]
 
 
 def say_nothing(chats):

@@ -78,7 +78,7 @@ def test_assignments_are_cast_to_the_fields_type(assignment, value):
         ("train.learning_rate=[1]", "must be a number, got [1]"),
         ("eval.logprobs=1", "must be true or false, got 1"),
         ("eval.logprobs=maybe", "must be true or false, got 'maybe'"),
-        ("train.layout=both", "must be one of separate, conversation, got 'both'"),
+        ("train.layout=both", "must be one of separate, conversation, relations-first, got 'both'"),
         ("eval.splits=train", "must be one of validation, test, got 'train'"),
         ("export.gguf=[q3]", "must be one of f16, bf16,"),
         ("train.effective_batch_size=0", "must be above 0, got 0"),

@@ -408,4 +408,6 @@ def test_given_names_hold_the_sides_of_relations_where_asked(run):
 def test_given_entities_refuses_what_it_cannot_do(run, tmp_path, capsys):
     assert "give one of them" in refused(capsys, run, "--given-entities", "--cases")
     separate = make_run(tmp_path / "other", ["train.layout=separate"])
-    assert "train.layout=conversation" in refused(capsys, separate, "--given-entities")
+    assert "relations in a chat of their own" in refused(capsys, separate, "--given-entities")
+    first = make_run(tmp_path / "first", ["train.layout=relations-first"])
+    assert "relations first, where names cannot be given" in refused(capsys, first, "--given-entities")

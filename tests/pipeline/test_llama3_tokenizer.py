@@ -18,7 +18,7 @@ from llama_server import serve, tokenize
 from tiny_llama import save_base
 
 from data.corpus import read_corpus
-from data.prompts import answer_of, conversations, read_answer, render_answer
+from data.prompts import LAYOUTS, answer_of, conversations, read_answer, render_answer
 from data.readers.rows import render_rows
 from data.schema import TASKS, Document, Mention, Relation
 from data.split import split_documents
@@ -40,7 +40,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not is_whole(), reason="Llama 3's tokenizer was not fetched: make llama3-tokenizer"),
 ]
-LAYOUTS = ("separate", "conversation")
 END = 128009
 RESERVED_FF = 187  # the token of byte 0xFF, which no text holds: llguidance keeps it for its markers
 

@@ -9,7 +9,7 @@ import pytest
 from articles import invent
 from tiny_llama import tiny_tokenizer
 
-from data.prompts import answer_of, conversations
+from data.prompts import LAYOUTS, answer_of, conversations, group_tasks
 from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
 from eval.chats import Request, plan_chats
@@ -19,7 +19,6 @@ from pipeline.model import load_tokenizer
 from pipeline.plan.lengths import answer_budgets, count_lengths, refuse_long
 from pipeline.training.loss_mask import encode_documents, encode_messages
 
-LAYOUTS = ("separate", "conversation")
 DOCUMENTS = [
     Document(
         "one",
@@ -53,8 +52,11 @@ def trained_on(tokenizer, example):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_trained_on_is_the_answers_and_their_ends(tokenizer, layout):
     examples = encode_documents(tokenizer, DOCUMENTS, layout)
-    answers = [[f"{answer_of(d, task)}<|eot_id|>" for task in TASKS if task in d.tasks] for d in DOCUMENTS]
-    expected = answers if layout == "conversation" else [[answer] for own in answers for answer in own]
+    expected = [
+        [f"{answer_of(document, task)}<|eot_id|>" for task in group]
+        for document in DOCUMENTS
+        for group in group_tasks(document.tasks, layout)
+    ]
     assert [trained_on(tokenizer, example) for example in examples] == expected
     for example in examples:
         assert example["input_ids"].count(tokenizer.bos_token_id) == 1 and example["input_ids"][0] == tokenizer.bos_token_id
@@ -123,7 +125,8 @@ def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
     special = set(tokenizer.all_special_ids)
     for one, other in zip(*(encode_documents(tokenizer, [each], layout) for each in (document, plain)), strict=True):
         assert [i for i in one["input_ids"] if i in special] == [i for i in other["input_ids"] if i in special]
-    answers = [f"{answer_of(document, task)}<|eot_id|>" for task in TASKS]
+    asked = [task for group in group_tasks(TASKS, layout) for task in group]
+    answers = [f"{answer_of(document, task)}<|eot_id|>" for task in asked]
     examples = encode_documents(tokenizer, [document], layout)
     assert [answer for example in examples for answer in trained_on(tokenizer, example)] == answers
 
@@ -164,4 +167,4 @@ def test_the_longest_chat_that_the_plan_counts_is_the_longest_that_an_engine_is_
     chats = plan_chats(documents, layout=layout, max_new_tokens=budgets)
     requests = [Request(chat, read_template(tokenizer).prompt_ids(chat.prompts)) for chat in chats]
     longest = max(request.positions for request in requests)
-    assert lengths.longest_answering == longest if layout == "conversation" else lengths.longest_answering >= longest
+    assert lengths.longest_answering == longest if layout != "separate" else lengths.longest_answering >= longest
