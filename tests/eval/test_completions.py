@@ -50,8 +50,13 @@ def answer_plainly(model, tokenizer, documents, layout, budget):
     """{(document, task): (ids, finish)}, from a growing list of ids, without cache, padding or batch."""
     stops = set(model.generation_config.eos_token_id)
     answers = {}
+    turns = {
+        "conversation": [TASKS],
+        "relations-first": [("relations", "chemicals", "diseases")],
+        "separate": [(task,) for task in TASKS],
+    }
     for document in documents:
-        for tasks in [TASKS] if layout == "conversation" else [(task,) for task in TASKS]:
+        for tasks in turns[layout]:
             ids = []
             for task in tasks:
                 if not ids:

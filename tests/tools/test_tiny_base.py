@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_it_lists_what_pretraining_asked_for_in_articles_it_never_saw(model, tok
 def test_it_cannot_do_the_three_tasks(model, tokenizer):
     documents = sample_documents()[:24]
     for task in TASKS:
-        chats = [task_chats(document, "separate", [task])[0] for document in documents]
+        chats = [task_chats(replace(document, tasks=(task,)), "separate")[0] for document in documents]
         answers = answer_turns(model, tokenizer, chats)
         gold = [as_set(chat[2]["content"], task) for chat in chats]
         assert f1(gold, [as_set(said[0], task) for said in answers]) <= 0.1
