@@ -421,8 +421,8 @@ def results_table(results: Mapping) -> Table:
     count = job["articles"]["validation"]
     plain = max((one["answers"].get("plain", {}).get("articles", 0) for one in recipes.values()), default=0)
     title = f"{job['preset']}, {job['minutes']:g} minutes of training a recipe: F1 on {count} validation articles, percent"
-    header = ("recipe", "steps", "passes", "validation loss", *TASKS, "micro", "repeated", "truncated", "not in the text",
-              "false alarms", "answering, s an article", "better in", "worse in")  # fmt: skip
+    header = ("recipe", "steps", "passes", "validation loss", *TASKS, "micro", "better in", "worse in", "false alarms",
+              "answering, s an article", "repeated", "truncated", "not in the text")  # fmt: skip
     note = (
         f"{job['processor']}, threads: {job['threads']}. " + (f"{remark}. " if (remark := remark_on(count)) else "")
         + "F1 of grounded answers, with 95 % intervals over articles. "
@@ -447,10 +447,10 @@ def results_row(results: Mapping, name: str) -> tuple[str, ...]:
         f"{one['passes']:.2f}",
         f"{one['validation_loss']:.3f}",
         *(with_interval(own["f1"], own["ci95"]) if own else NONE for own in figures),
-        *(percent(rates.get(kind)) for kind in ("duplicate", "truncated", "ungrounded")),
+        *(", ".join(side) or (NONE if against else "") for side in sides),
         percent(answers.get("false_alarms", {}).get("relations")),
         NONE if (seconds := scores["seconds_an_article"]) is None else f"{seconds:.1f}",
-        *(", ".join(side) or (NONE if against else "") for side in sides),
+        *(percent(rates.get(kind)) for kind in ("duplicate", "truncated", "ungrounded")),
     )
 
 
