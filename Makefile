@@ -20,8 +20,7 @@ CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
 
-# The job on real articles, with a really pretrained small Llama: make real DATA=FILE, and where others are wanted
-# SET="section.key=value …" of the settings.
+# The job on real articles, with a really pretrained small Llama: make real DATA=FILE [SET="section.key=value …"]
 # Two processes of one core: a small model's products are too short to be shared by cores.
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from data.items import index_items
-from data.prompts import Layout, conversations, group_tasks, render_answer
+from data.prompts import Layout, conversations, order_tasks, render_answer
 from data.schema import MENTION_TYPE, TASKS, Document
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def encode_texts(
 
     template, examples = read_template(tokenizer), []
     for document in documents:
-        asked = [task for group in group_tasks(document.tasks, layout) for task in group]
-        every = iter([render_answer(document.gold(task)) for task in asked])
+        every = iter([render_answer(document.gold(task)) for task in order_tasks(document.tasks, layout)])
         for chat in conversations(document, layout):
             own = answer_again(chat, every) if texts.every_spelling else chat
             examples.append(encode_messages(template, own, document.id))

@@ -132,14 +132,23 @@ def read_answer(answer: str, task: str) -> tuple[list[Item], list[str]]:
     return [item for _, item in read if item is not None], [line for line, item in read if item is None]
 
 
+def order_tasks(tasks: Collection[str], layout: Layout) -> tuple[str, ...]:
+    """The tasks in the order in which they are asked.
+
+    >>> order_tasks(("chemicals", "relations"), "separate"), order_tasks(("chemicals", "relations"), "relations-first")
+    (('chemicals', 'relations'), ('relations', 'chemicals'))
+    """
+    order = ("relations", "chemicals", "diseases") if layout == "relations-first" else TASKS
+    return tuple(task for task in order if task in tasks)
+
+
 def group_tasks(tasks: Collection[str], layout: Layout) -> list[tuple[str, ...]]:
     """The tasks of each chat of a document, in the order in which they are asked.
 
     >>> group_tasks(("chemicals", "relations"), "separate"), group_tasks(("chemicals", "relations"), "relations-first")
     ([('chemicals',), ('relations',)], [('relations', 'chemicals')])
     """
-    order = sorted(TASKS, key="relations".__ne__) if layout == "relations-first" else TASKS
-    asked = tuple(task for task in order if task in tasks)
+    asked = order_tasks(tasks, layout)
     return [(task,) for task in asked] if layout == "separate" else [asked] if asked else []
 
 

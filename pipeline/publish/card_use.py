@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from data.prompts import ASKED, Layout, group_tasks, render_next_prompt, render_prompt
+from data.prompts import ASKED, Layout, order_tasks, render_next_prompt, render_prompt
 from data.schema import TASKS
 from pipeline.export.modelfile import server_command
 from pipeline.export.names import llama_version
@@ -42,7 +42,7 @@ class Shipped:
     @property
     def tasks(self) -> tuple[str, ...]:
         """In the order in which they are asked."""
-        return tuple(task for group in group_tasks(TASKS, self.layout) for task in group)
+        return order_tasks(TASKS, self.layout)
 
     @property
     def conversation(self) -> bool:

@@ -21,7 +21,7 @@ Example = dict[str, list[int]]
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, documents: Sequence[Document], layout: Layout) -> list[Example]:
-    """One example a document and task (`separate`) or one a document (`conversation`)."""
+    """One example a document and task (`separate`), or one a document."""
     template = read_template(tokenizer)
     return [
         encode_messages(template, messages, document.id)

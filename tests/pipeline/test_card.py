@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from data.prompts import ASKED, LAYOUTS, conversations, group_tasks
+from data.prompts import ASKED, LAYOUTS, conversations, order_tasks
 from data.schema import TASKS, Document, InputError, Mention
 from pipeline.publish.card import write_card
 from pipeline.publish.card_use import TEXT, TITLE
@@ -182,7 +182,7 @@ def check_asked(code: str, layout: str, capsys) -> None:
     last = [turn["role"] for turn in names["messages"] if turn["role"] != "assistant"]
     assert last == [turn["role"] for turn in trained[-1] if turn["role"] != "assistant"]
     printed = capsys.readouterr().out
-    asked = [ASKED[task] for group in group_tasks(TASKS, layout) for task in group]
+    asked = [ASKED[task] for task in order_tasks(TASKS, layout)]
     assert [line for line in printed.splitlines() if line in ASKED.values()] == asked
 
 

@@ -9,7 +9,7 @@ import pytest
 from articles import invent
 from tiny_llama import tiny_tokenizer
 
-from data.prompts import LAYOUTS, answer_of, conversations, group_tasks
+from data.prompts import LAYOUTS, answer_of, conversations, group_tasks, order_tasks
 from data.schema import SPLITS, TASKS, Document, InputError, Mention, Relation
 from eval.chat_template import read_template
 from eval.chats import Request, plan_chats
@@ -125,8 +125,7 @@ def test_special_tokens_in_a_document_are_trained_on_as_text(document, layout):
     special = set(tokenizer.all_special_ids)
     for one, other in zip(*(encode_documents(tokenizer, [each], layout) for each in (document, plain)), strict=True):
         assert [i for i in one["input_ids"] if i in special] == [i for i in other["input_ids"] if i in special]
-    asked = [task for group in group_tasks(TASKS, layout) for task in group]
-    answers = [f"{answer_of(document, task)}<|eot_id|>" for task in asked]
+    answers = [f"{answer_of(document, task)}<|eot_id|>" for task in order_tasks(TASKS, layout)]
     examples = encode_documents(tokenizer, [document], layout)
     assert [answer for example in examples for answer in trained_on(tokenizer, example)] == answers
 
