@@ -58,13 +58,17 @@ def plan_chats(
 ) -> list[Chat]:
     """One chat a document and task (`separate`), or one a document.
 
-    `given_entities`: gold's chemicals and diseases stand answered in a conversation that asks for relations only.
+    `given_entities`: gold's chemicals and diseases stand answered in a conversation that asks for relations only. Raises
+    InputError where `max_new_tokens` lacks a task, since the model was not trained to answer it.
     """
     if given_entities:
         return [ask_relations(document, max_new_tokens) for document in documents]
     chats = []
     for document in documents:
         for group in group_tasks(document.tasks if tasks is None else tasks, layout):
+            if isinstance(max_new_tokens, Mapping) and not max_new_tokens.keys() >= set(group):
+                lacking = ", ".join(task for task in group if task not in max_new_tokens)
+                raise InputError(f"document {document.id}: the model was not trained to list its {lacking}")
             first = render_prompt(document.article, group[0])
             budgets = tuple(max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[task] for task in group)
             chats.append(Chat(document, group, (first, *map(render_next_prompt, group[1:])), budgets))

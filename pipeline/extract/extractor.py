@@ -28,7 +28,7 @@ from eval.engines.gguf_metadata import read_metadata
 from eval.scoring.baselines import Dictionary
 from eval.scoring.logprobs import score_completion
 from eval.scoring.parse import parse_answer
-from pipeline.extract.results import Extraction, WindowAnswer, build_extraction
+from pipeline.extract.results import NOT_ASKED, Extraction, WindowAnswer, build_extraction
 from pipeline.extract.windows import OVERLAP, WINDOW, cut_windows
 
 FIRST_BATCH, LARGEST_BATCH = 4, 256  # documents asked at a time
@@ -38,7 +38,10 @@ BATCH_SECONDS = 60.0  # what is lost at most when a process is killed; batches o
 
 @dataclass(frozen=True)
 class Asked:
-    """How a model must be asked: as it was trained. `calibration`: (slope, intercept) by task, from validation answers."""
+    """How a model must be asked: as it was trained, and only the tasks that `max_new_tokens` has.
+
+    `calibration`: (slope, intercept) by task, from validation answers.
+    """
 
     layout: Layout
     max_new_tokens: Mapping[str, int]
@@ -90,7 +93,8 @@ def extract_batch(extractor: Extractor, batch: Sequence[Document], known: dict[s
             pieces.append(Document(name, document.article[start:end]))
             place[name] = index, number
     asked = extractor.asked
-    chats = plan_chats(pieces, layout=asked.layout, max_new_tokens=asked.max_new_tokens)
+    chats = plan_chats(pieces, layout=asked.layout, tasks=tuple(asked.max_new_tokens), max_new_tokens=asked.max_new_tokens)
+    untaught = [WindowAnswer(task, (), (), NOT_ASKED) for task in TASKS if task not in asked.max_new_tokens]
     answers: dict[int, list[tuple[int, WindowAnswer]]] = defaultdict(list)
     for rows in extractor.engine(chats) if chats else ():
         for row in rows:
@@ -99,7 +103,7 @@ def extract_batch(extractor: Extractor, batch: Sequence[Document], known: dict[s
     for index, document in enumerate(new):
         own = [answer for _, answer in sorted(answers[index], key=lambda pair: (pair[0], TASKS.index(pair[1].task)))]
         known[document.article] = build_extraction(
-            document, own, len(windows[index]),
+            document, [*own, *untaught], len(windows[index]),
             keep_unwritten=extractor.keep_unwritten, min_confidence=extractor.min_confidence,
             known_names=extractor.known_names,
         )  # fmt: skip
@@ -136,8 +140,8 @@ def read_asked(folder: Path) -> Asked:
 def read_gguf_asked(path: Path) -> Asked:
     """How a GGUF file is asked: the `medner.*` keys that `medner export` wrote into it."""
     fields = read_metadata(path).fields
-    keys = ["medner.layout", *(f"medner.max_new_tokens.{task}" for task in TASKS)]
-    values = [fields.get(key) for key in keys]
-    if None in values or values[0] not in LAYOUTS:
+    layout, found = fields.get("medner.layout"), {task: fields.get(f"medner.max_new_tokens.{task}") for task in TASKS}
+    budgets = {task: int(tokens) for task, tokens in found.items() if tokens is not None}
+    if layout not in LAYOUTS or not budgets:
         raise InputError(f"{path}: does not say how it was trained to be asked; give --layout and --max-new-tokens")
-    return Asked(values[0], {task: int(value) for task, value in zip(TASKS, values[1:], strict=True)})
+    return Asked(layout, budgets)

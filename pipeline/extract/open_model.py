@@ -123,7 +123,9 @@ def find_asked(
     asked = read_gguf_asked(source) if source.is_file() else read_asked(adapter_of(source))
     if is_run(source):
         asked = replace(asked, calibration=calibrate_run(source))
-    return replace(asked, max_new_tokens=dict.fromkeys(TASKS, max_new_tokens)) if isinstance(max_new_tokens, int) else asked
+    if isinstance(max_new_tokens, int):
+        return replace(asked, max_new_tokens=dict.fromkeys(asked.max_new_tokens, max_new_tokens))
+    return asked
 
 
 def is_run(folder: Path) -> bool:

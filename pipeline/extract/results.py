@@ -15,6 +15,7 @@ from eval.scoring.known_names import find_known_names
 from pipeline.extract.windows import split_sentences
 
 Kind = Literal["Chemical", "Disease"]
+NOT_ASKED = "not asked for"  # the status of a task that the model was not trained to answer
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Extraction:
     """One document's result.
 
     `text`: title, line break and text; spans count its characters. `windows`: pieces it was read in. `faults`: by task,
-    "malformed" or "truncated" where an answer could not be read whole. `dropped`: how many items were left out, by reason.
+    "malformed" or "truncated" where an answer could not be read whole, NOT_ASKED where there is none. `dropped`: how many items
+    were left out, by reason.
     """
 
     id: str
@@ -100,7 +102,7 @@ def build_extraction(
     found: dict[str, dict[Item, tuple[Item, float | None]]] = {task: {} for task in TASKS}
     faults: dict[str, str] = {}
     for answer in answers:
-        if answer.status in ("malformed", "truncated"):
+        if answer.status in ("malformed", "truncated", NOT_ASKED):
             faults[answer.task] = answer.status
         for item, confidence in zip(answer.items, answer.confidences, strict=True):
             key, known = normalise_item(item), found[answer.task]

@@ -64,7 +64,7 @@ def render_use(shipped: Shipped) -> str:
 def use_transformers(shipped: Shipped) -> str:
     """Python that answers by transformers and PEFT."""
     embedded = shipped.base == "tiny"  # in the medner package
-    imported = "from pipeline.model import TINY\n" if embedded else ""
+    imported = "from pipeline.base_model import TINY\n" if embedded else ""
     base = "TINY" if embedded else f"{json.dumps(shipped.base)}"
     code = f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -120,7 +120,7 @@ def typed_in(question: str) -> str:
 def use_vllm(shipped: Shipped) -> str:
     """The command that serves base and adapter by vLLM, and Python that asks it."""
     rank = next((rank for rank in RANKS if rank >= shipped.rank), shipped.rank)
-    base = shipped.base if shipped.base != "tiny" else "$(python -c 'from pipeline.model import TINY; print(TINY)')"
+    base = shipped.base if shipped.base != "tiny" else "$(python -c 'from pipeline.base_model import TINY; print(TINY)')"
     command = (
         f"vllm serve {base} --tokenizer {shipped.adapter} --enable-lora "
         f"--lora-modules medner={shipped.adapter} --max-lora-rank {rank}"

@@ -280,6 +280,8 @@ def test_each_document_is_asked_its_own_tasks_unless_told_otherwise():
     assert [(chat.tasks, chat.budgets) for chat in chats[:2]] == [(("chemicals",), (2,)), (("relations",), (3,))]
     chats = plan_chats(documents, layout="relations-first", max_new_tokens=5)
     assert [chat.tasks for chat in chats] == [("diseases",), ("relations", "chemicals", "diseases")]
+    with pytest.raises(InputError, match="document a: the model was not trained to list its diseases"):
+        plan_chats(documents, layout="conversation", max_new_tokens=budgets)
 
 
 def say_nothing(chats):

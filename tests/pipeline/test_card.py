@@ -229,6 +229,11 @@ def test_the_licence_is_the_base_familys(base, licence, built, tmp_path):
 
 def test_what_is_missing_is_said_and_not_invented(tmp_path):
     card = write_card(make_run(tmp_path / "run", {"manifest.json": MANIFEST, "adapter/medner.json": {"base_model": "tiny"}}))
+    imports = {one for one in re.findall(r"from pipeline\S* import \w+", card)}
+    assert imports
+    for one in imports:
+        exec(one, names := {})
+        assert (names["TINY"] / "config.json").is_file()
     data = ModelCard(card).data
     assert data.eval_results is None
     assert data.base_model is None

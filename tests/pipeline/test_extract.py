@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_names import ASKED, answer
 
+from data.prompts import LAYOUTS
 from data.readers.pubtator import read_pubtator
 from data.schema import TASKS, Document, InputError, Mention
 from eval.scoring.baselines import learn_dictionary
+from pipeline.base_model import TINY
 from pipeline.cli import main
+from pipeline.export.gguf import convert_to_gguf
 from pipeline.extract.command import extract_to_file
-from pipeline.extract.extractor import Extractor
+from pipeline.extract.extractor import Asked, Extractor, read_asked, read_gguf_asked
 from pipeline.extract.formats import render_text, write_format
-from pipeline.extract.results import from_json, to_json
+from pipeline.extract.results import NOT_ASKED, from_json, to_json
 from pipeline.extract.texts import read_texts
 from pipeline.extract.windows import cut_windows, split_sentences
 
@@ -91,6 +94,20 @@ def test_what_is_explained_is_where_each_name_stands_and_what_was_left_out(extra
     assert "stands at" not in render_text(extractions[0])
     unsure = next(Extractor(answer, ASKED, min_confidence=0.95)([CASES[0]]))
     assert "3 under the confidence" in render_text(unsure, explain=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_model_that_learnt_one_task_is_asked_no_other_and_says_so(tmp_path, layout):
+    tokens = {"chemicals": 9}
+    adapter = tmp_path / "medner.json"
+    adapter.write_text(json.dumps({"layout": layout, "max_new_tokens": tokens}), encoding="utf-8")
+    keys = {"medner.layout": layout, "medner.max_new_tokens.chemicals": "9"}
+    gguf = convert_to_gguf(TINY, tmp_path / "one.gguf", "q8_0", keys)
+    assert read_asked(tmp_path) == read_gguf_asked(gguf) == Asked(layout, tokens)
+    (found,) = Extractor(answer, read_gguf_asked(gguf))(["Lithium caused tremor."])
+    assert [entity.name for entity in found.entities] == ["lithium"] and not found.relations
+    assert found.faults == {"diseases": NOT_ASKED, "relations": NOT_ASKED}
+    assert "the answer for diseases was not asked for" in render_text(found)
 
 
 def test_a_text_that_comes_again_is_asked_once():
