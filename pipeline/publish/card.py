@@ -18,10 +18,15 @@ from data.table import Table, as_markdown, percent
 from eval.report.tables import build_tables, render_markdown
 from pipeline.config import Settings
 from pipeline.export.names import licence_of, llama_version, published_base
-from pipeline.publish.card_use import LIMITS, Shipped, render_licence, render_use
+from pipeline.publish.card_use import Shipped, render_licence, render_limits, render_use
 from pipeline.run_folder import read_run
 
 DETAILS = ("relations", "generalisation")  # not the faults: their examples quote the corpus, which is not ours to publish
+LISTED = {
+    "chemicals": "its chemicals",
+    "diseases": "its diseases",
+    "relations": "the pairs of a chemical and a disease that it influences",
+}
 CONVENTION = """\
 Per document and task, sets of strings are compared after the same normalisation on both sides (Unicode NFKC, letter case, white
 space, surrounding quotes, `. , ; :` and unmatched brackets). Whatever is predicted and not gold is a false positive; an answer
@@ -46,6 +51,11 @@ class Facts:
         return (self.manifest.get("repo") or self.run.name).rpartition("/")[2]
 
     @property
+    def taught(self) -> tuple[str, ...]:
+        """The tasks that train had answers to; all where the run does not say."""
+        return tuple(task for task in TASKS if task in self.adapter.get("max_new_tokens", TASKS)) or TASKS
+
+    @property
     def base(self) -> str:
         return published_base({"base_model": self.settings.model.name, **self.adapter})
 
@@ -61,7 +71,7 @@ def write_card(run: Path) -> str:
         f"## Data\n\n{render_data(facts)}",
         f"## Training\n\n{render_training(facts)}",
         f"## Use\n\n{render_use(describe_shipped(facts))}",
-        f"## Limits\n\n{LIMITS}",
+        f"## Limits\n\n{render_limits(facts.taught)}",
         f"## Licence\n\n{render_licence(facts.base)}",
     ]
     return "\n\n".join(sections) + "\n"
@@ -91,6 +101,7 @@ def describe_shipped(facts: Facts) -> Shipped:
         answer_tokens=tokens,
         context=parameters.get("num_ctx", 4096),
         gguf=gguf,
+        taught=facts.taught,
     )
 
 
@@ -175,9 +186,11 @@ def render_opening(facts: Facts) -> str:
     """What the model is, what it was made from, and what it must not be used for."""
     remark = facts.adapter.get("origin", {}).get("remark")
     built = "**Built with Llama.** " if llama_version(facts.base) else ""
+    *others, last = [LISTED[task] for task in facts.taught]
+    listed = f"{', '.join(others)}, and {last}" if others else last
     return (
-        f"{built}A LoRA adapter of `{facts.base}` that reads a biomedical abstract and lists its chemicals, its diseases, and "
-        "the pairs of a chemical and a disease that it influences, one item a line, in the article's own words."
+        f"{built}A LoRA adapter of `{facts.base}` that reads a biomedical abstract and lists {listed}, "
+        "one item a line, in the article's own words."
         f"{f' It was trained on a copy of that base: {remark}' if remark else ''}\n\n"
         "**Not a medical device.** It makes mistakes, and nothing it lists may be used to diagnose, to treat, or to decide "
         "about a patient without a specialist who has read the source."

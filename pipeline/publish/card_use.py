@@ -16,8 +16,12 @@ RANKS = (8, 16, 32, 64, 128, 256, 512)  # that vLLM takes
 LIMITS = """\
 - English abstracts of biomedical articles. Full texts, clinical notes and other languages were neither trained on nor measured.
 - It lists names as the article writes them: no identifiers, no offsets, no negation, no certainty.
+"""
+LIMITS_OF_RELATIONS = """\
 - A listed pair says that the article links the two, as its annotators understood it; not that the drug causes the disease.
 - Relations are found far less reliably than names: see the table.
+"""
+LIMITS_OF_ASKING = """\
 - Text inside an article that looks like an instruction may be followed. Treat what it lists as data from an untrusted source.
 - It must be asked as it was trained: the system prompt, the question's wording and the chat template, date included."""
 
@@ -34,6 +38,7 @@ class Shipped:
     answer_tokens: int
     context: int
     gguf: str | None = None
+    taught: tuple[str, ...] = TASKS
 
     @property
     def adapter(self) -> str:
@@ -42,7 +47,7 @@ class Shipped:
     @property
     def tasks(self) -> tuple[str, ...]:
         """In the order in which they are asked."""
-        return order_tasks(TASKS, self.layout)
+        return order_tasks(self.taught, self.layout)
 
     @property
     def conversation(self) -> bool:
@@ -50,13 +55,16 @@ class Shipped:
 
 
 def render_use(shipped: Shipped) -> str:
-    """Code that asks all three questions, for transformers, llama.cpp, Ollama and vLLM; for GGUF files where there are some."""
-    how = (
-        "It reads the article once and answers three questions in turn within one conversation, in this order."
-        if shipped.conversation
-        else "Each of the three questions is a conversation of its own."
-    )
-    parts = [f"{how} Each answer is a list, one item a line; a relation is `chemical | disease`, an empty list a lone `-`."]
+    """Code that asks what it was taught, for transformers, llama.cpp, Ollama and vLLM; for GGUF files where there are some."""
+    number = ("no question", "one question", "two questions", "three questions")[len(shipped.tasks)]
+    if len(shipped.tasks) < 2:
+        how = f"It was taught {number}."
+    elif shipped.conversation:
+        how = f"It reads the article once and answers {number} in turn within one conversation, in this order."
+    else:
+        how = f"Each of the {number} is a conversation of its own."
+    pair = "a relation is `chemical | disease`, " if "relations" in shipped.tasks else ""
+    parts = [f"{how} Each answer is a list, one item a line; {pair}an empty list is a lone `-`."]
     parts += [use_transformers(shipped), *([use_llama_cpp(shipped), use_ollama(shipped)] if shipped.gguf else [])]
     return "\n\n".join([*parts, use_vllm(shipped)])
 
@@ -101,7 +109,7 @@ def use_ollama(shipped: Shipped) -> str:
     )
     article = f"{TITLE}\n{TEXT}"
     later = [render_next_prompt(task) if shipped.conversation else render_prompt(article, task) for task in shipped.tasks[1:]]
-    typed = [typed_in(render_prompt(article, shipped.tasks[0])), f"{between.rstrip()}", *map(typed_in, later)]
+    typed = [typed_in(render_prompt(article, shipped.tasks[0])), *([between.rstrip()] if later else []), *map(typed_in, later)]
     return "\n\n".join(
         [
             f"**Ollama**:\n\n{fence('sh', *lines)}",
@@ -187,6 +195,11 @@ def download_command(shipped: Shipped, *files: str | None) -> list[str]:
 def local_gguf(shipped: Shipped) -> str:
     """The GGUF file's path after the download, or in the run folder."""
     return ("" if shipped.repo else "export/") + (shipped.gguf or "")
+
+
+def render_limits(tasks: tuple[str, ...]) -> str:
+    """What the model was not made for, and what must be known of its answers to the tasks it was taught."""
+    return LIMITS + (LIMITS_OF_RELATIONS if "relations" in tasks else "") + LIMITS_OF_ASKING
 
 
 def render_licence(base: str) -> str:

@@ -34,7 +34,7 @@ FILES = {
         "base_model": "unsloth/Llama-3.2-3B-Instruct",
         "layout": "conversation",
         "system_prompt": "You read.",
-        "max_new_tokens": {"chemicals": 99},
+        "max_new_tokens": {"chemicals": 99, "diseases": 80, "relations": 90},
     },
     "data/audit.json": {
         "split": {"train": {"documents": 800}, "validation": {"documents": 100}, "test": {"documents": 100}},
@@ -150,6 +150,26 @@ def test_the_code_in_the_card_is_python_and_asks_all_three_questions(card):
         assert all(f"List of extracted {asked}:" in code for asked in ASKED.values())
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("taught", [("chemicals",), ("diseases",), ("chemicals", "relations")])
+def test_a_model_taught_fewer_tasks_is_asked_only_those_and_no_more_is_said_of_it(taught, layout, tmp_path):
+    adapter = {**FILES["adapter/medner.json"], "layout": layout, "max_new_tokens": dict.fromkeys(taught, 99)}
+    run = make_run(tmp_path, {**FILES, "adapter/medner.json": adapter})
+    (run / "export/run.q8_0.gguf").write_bytes(b"")
+    card = write_card(run)
+    use = card.partition("## Use")[2]
+    for task in TASKS:
+        assert (f"List of extracted {ASKED[task]}:" in use) == (task in taught)
+    for code in python_of(card):
+        exec(code[code.index("article = ") : code.index("system = ")], names := {})
+        assert list(names["questions"]) == [ASKED[task] for task in order_tasks(taught, layout)]
+    for told in ("chemical | disease", "A listed pair", "pairs of a chemical"):
+        assert (told in card) == ("relations" in taught)
+    assert ("in the same conversation" in use) == (layout != "separate" and len(taught) > 1)
+    assert ("`/clear`" in use) == (layout == "separate" and len(taught) > 1)
+    assert "three questions" not in use
+
+
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory) -> Path:
     """A random base, its adapter and the GGUF of both: what a card's commands name."""
@@ -166,7 +186,7 @@ def shipped(tmp_path_factory) -> Path:
 
 
 def make_shipped(run: Path, layout: str) -> list[str]:
-    adapter = {"base_model": str(run / "base"), "layout": layout, "max_new_tokens": {"chemicals": 8}}
+    adapter = {"base_model": str(run / "base"), "layout": layout, "max_new_tokens": dict.fromkeys(TASKS, 8)}
     make_run(run, {"manifest.json": MANIFEST, "adapter/medner.json": adapter})
     return python_of(write_card(run))
 
