@@ -11,7 +11,7 @@ PROCESSES ?= 2
 REAL = --preset smollm2-135m --data $(DATA) --out runs/real --yes $(if $(SET),--set $(SET))
 PARTS = data.train=runs/corpus-parts/train.PubTator data.validation=runs/corpus-parts/validation.PubTator data.test=$(DEV)
 CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.grounded=true eval.splits=test \
-	eval.base_model=false eval.logprobs=false export.gguf= train.eval_f1_articles=0
+	eval.base_model=false eval.logprobs=false export.gguf= train.eval_f1_articles=0 $(SET)
 
 .PHONY: demo real real-corpus test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
 .PHONY: chaos fuzz lock licences sbom audit
@@ -29,7 +29,7 @@ real: .venv/ready-real
 	$(BIN)/medner evaluate runs/real --grounded
 	$(BIN)/medner compare runs/real
 
-# The same learnt from one corpus file and scored on another, as the official evaluation does: make real-corpus TRAIN=… DEV=…
+# The same learnt from one corpus file and scored on another, as the official evaluation does: make real-corpus TRAIN=… DEV=… [SET=…]
 real-corpus: .venv/ready-real
 	$(if $(and $(TRAIN),$(DEV)),,$(error TRAIN or DEV is missing: make real-corpus TRAIN=FILE DEV=FILE, with offsets and concept ids))
 	$(BIN)/python -m bench.crf $(TRAIN) $(DEV) --keep runs/corpus-parts
