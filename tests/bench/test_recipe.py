@@ -101,7 +101,7 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
 def test_every_recipe_can_be_planned_and_differs_from_the_default():
     seen = {}
     for name, recipe in RECIPES.items():
-        settings = apply_settings(resolve_explicit("llama-3.2-3b", None, recipe.settings))
+        settings = apply_settings(resolve_explicit("llama-3.2-3b", None, ["train.layout=conversation", *recipe.settings]))
         plan = make_plan(settings, find_architecture(settings.model.name), named_device("h200"), usual_lengths())
         seen[name] = (plan.settings, recipe.texts)
     assert len({str(one) for one in seen.values()}) == len(RECIPES)

@@ -25,6 +25,7 @@ def test_the_whole_job_with_preset_t4(reference, tmp_path, monkeypatch, capsys):
         for name, part in {"train": known, "validation": known[:2], "test": known[2:]}.items()
     ]
     run, chosen = tmp_path / "run", [f"model.name={reference / 'knowing'}", "train.max_steps=2", "train.evaluations=2"]
+    chosen += ["train.layout=conversation"]  # the one that the base knows
     chosen += ["train.effective_batch_size=2", "train.learning_rate=1e-5", "train.report_to=none"]
     chosen += ["export.gguf=[q8_0]", "export.merge=true"]
     code = main(["run", "--preset", "t4", "--out", str(run), "--set", *files, *chosen])
