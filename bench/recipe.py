@@ -2,10 +2,10 @@
 
 Splits FILE as `medner run` does. Of each recipe, a few steps are timed; then it is trained from the start for as many steps as
 M minutes allow, with the learning rate's course fitted to them. N validation articles are answered and scored, plain and
-grounded; test is left alone. Prints a table, and writes bench/results/recipe-cpu.json after each recipe; the same command goes
-on from there, and `--again NAME` does one once more. Several terminals that give the same command share the recipes;
-`python -m bench.recipe_articles` answers more articles by what they have trained.
-Answers stay in DIR; the result file has no text of the corpus.
+grounded; test is left alone. Prints a table, and writes bench/results/recipe-cpu.json, or FILE (--out), after each recipe, and
+the tables of docs/recipe.md that are marked as that file's; the same command goes on from there, and `--again NAME` does one
+once more. Several terminals that give the same command share the recipes; `python -m bench.recipe_articles` answers more
+articles by what they have trained. Answers stay in DIR; the result file has no text of the corpus.
 
 Time is this process's processor time over its threads: the clock's, were nothing else running.
 """
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results" / "recipe-cpu.json"
 PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
-BEGIN, END = "<!-- table of bench/results/recipe-cpu.json -->", "<!-- end of the table -->"
+BEGIN, END = "<!-- table of bench/results/{file} -->", "<!-- end of the table -->"
 DEFAULT = "default"
 TIMED = 4  # steps, after the two that warm up
 READINGS = ("plain", "grounded")
@@ -72,7 +72,7 @@ class Recipe:
 
 # In the order in which they are run.
 RECIPES = {
-    DEFAULT: Recipe("the preset as it was when the first of these was measured"),
+    DEFAULT: Recipe("the preset and --set, as they were when the first of these was measured"),
     "separate": Recipe("three chats an article take three times the steps a pass", ("train.layout=separate",)),
     "separate-12": Recipe(
         "the separate layout with as many articles a step as the default",
@@ -116,6 +116,7 @@ class Job:
     negatives: list[Document]
     work: Path
     readings: tuple[str, ...] = READINGS
+    base: tuple[str, ...] = ()  # settings over the preset's, below every recipe's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +141,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--articles", type=int, default=50, help="validation articles that are answered")
     parser.add_argument("--answers", nargs="+", choices=READINGS, default=list(READINGS), help="grounded is always answered")
     parser.add_argument("--preset", default="smollm2-135m")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="over the preset, below every recipe")
     parser.add_argument("--work", type=Path, required=True, help="folder for answers and adapters, outside the repository")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
@@ -158,6 +160,7 @@ def run_recipes(options: argparse.Namespace) -> None:
         raise InputError(f"{options.data}: no such file")
     job = make_job(options)
     results = read_results(options.out, describe_job(job, options.data))
+    require_base(options.out, job, results["job"]["preset_settings"])
     done = results["recipes"]
     wanted = [name for name in RECIPES if name in (options.recipes or RECIPES) or name in options.again]
     todo = [name for name in dict.fromkeys([DEFAULT, *wanted]) if name in options.again or name not in done]
@@ -172,6 +175,16 @@ def run_recipes(options: argparse.Namespace) -> None:
     print(as_text(results_table(results)))
 
 
+def require_base(out: Path, job: Job, known: Mapping[str, object]) -> None:
+    """Raises InputError where --set asks for another base than the recipes of `out` were laid over."""
+    for name, value in resolve_explicit(None, None, job.base).items():
+        if name not in known or known[name] != value:
+            raise InputError(
+                f"{out}: its recipes were laid over {name}={known.get(name, 'the default')}, not {value}, and would not "
+                "compare; leave it out of --set, or give another file by --out"
+            )
+
+
 def add_result(out: Path, job: Job, described: dict, name: str, figures: dict) -> dict:
     """The results with this recipe's, written; other commands may have added theirs meanwhile."""
     with FileLock(job.work / "results.lock"):
@@ -181,8 +194,7 @@ def add_result(out: Path, job: Job, described: dict, name: str, figures: dict) -
         if DEFAULT in done:
             compare_with_default(job, results["recipes"])
         write_json(out, results)
-        if out == RESULTS:
-            write_page(results)
+        write_page(results, out)
     return results
 
 
@@ -193,7 +205,9 @@ def make_job(options: argparse.Namespace) -> Job:
         raise InputError(f"{options.data}: too few articles to split 80/10/10; give at least 10")
     readings = tuple(name for name in READINGS if name in (*options.answers, COMPARED))
     negatives = [text for document in split["validation"] if (text := without_names(document))]
-    return Job(options.preset, options.minutes, split["train"], validation, negatives, options.work, readings)
+    return Job(
+        options.preset, options.minutes, split["train"], validation, negatives, options.work, readings, tuple(options.set)
+    )
 
 
 def describe_job(job: Job, data: Path) -> dict:
@@ -204,7 +218,7 @@ def describe_job(job: Job, data: Path) -> dict:
         "preset": job.preset,
         "preset_settings": {
             name: value
-            for name, value in resolve_explicit(job.preset, None, []).items()
+            for name, value in resolve_explicit(job.preset, None, job.base).items()
             if name.startswith(("model.", "lora.", "train."))
         },
         "minutes": job.minutes,
@@ -463,7 +477,7 @@ def recipes_table(names: Sequence[str], preset: Mapping | None = None) -> Table:
 
 
 def render_page(results: Mapping | None) -> str:
-    """What stands in docs/recipe.md between its two marks."""
+    """What stands in docs/recipe.md between a result file's two marks."""
     if results is None:
         return "No recipe has been measured yet.\n\n" + as_markdown(recipes_table(list(RECIPES)))
     left = [name for name in RECIPES if name not in results["recipes"]]
@@ -472,14 +486,16 @@ def render_page(results: Mapping | None) -> str:
         as_markdown(recipes_table(list(results["recipes"]), results["job"]["preset_settings"])),
     ]
     if left:
-        blocks += ["Not measured yet, though the command can:", as_markdown(recipes_table(left))]
+        blocks.append(f"Not measured, though the command can: {', '.join(f'`{name}`' for name in left)}.")
     return join_blocks(blocks)
 
 
-def write_page(results: Mapping | None, page: Path = PAGE) -> None:
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_text(page, f"{before}{BEGIN}\n\n{render_page(results)}\n\n{END}{after}")
+def write_page(results: Mapping | None, out: Path, page: Path = PAGE) -> None:
+    """Writes the tables anew, where the page has marks for this file of bench/results."""
+    text, begin = page.read_text(encoding="utf-8"), BEGIN.format(file=out.name)
+    if out.resolve().parent == RESULTS.parent and begin in text:
+        before, _, rest = text.partition(begin)
+        write_text(page, f"{before}{begin}\n\n{render_page(results)}\n\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def answer_more(options: argparse.Namespace) -> None:
     """Raises InputError where the results are of other data or another machine, or an adapter is not there."""
     before = json.loads(options.out.read_text(encoding="utf-8"))
     options.preset, options.minutes, options.answers = before["job"]["preset"], before["job"]["minutes"], [COMPARED]
+    options.set = []  # what it was is in the results
     job = make_job(options)
     described = describe_job(job, options.data)
     if before["job"]["articles"]["validation"] > len(job.validation):
@@ -81,8 +82,7 @@ def answer_more(options: argparse.Namespace) -> None:
             one["answers"][COMPARED] = {**score_reading(job.work / name / COMPARED, job.validation), "seconds_an_article": kept}
         compare_with_default(job, results["recipes"])
         write_json(options.out, results)
-        if options.out == RESULTS:
-            write_page(results)
+        write_page(results, options.out)
     print(as_text(results_table(results)))
 
 

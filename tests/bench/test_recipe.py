@@ -13,6 +13,7 @@ from bench.recipe import (
     DEFAULT,
     END,
     RECIPES,
+    RESULTS,
     Job,
     main,
     read_answers,
@@ -95,6 +96,10 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
     data.write_text("".join(SAMPLE[:90]), encoding="utf-8")
     assert main([*command, "--minutes", "0.05"]) == 2
     assert "minutes 0.03, not 0.05" in capsys.readouterr().err
+    assert main([*command, "--recipes", "separate", "--set", "train.learning_rate=2e-3"]) == 0  # what they were laid over
+    capsys.readouterr()
+    assert main([*command, "--set", "lora.r=8"]) == 2
+    assert "laid over lora.r=64, not 8" in capsys.readouterr().err
     assert json.loads(out.read_text(encoding="utf-8")) == first
 
 
@@ -148,10 +153,14 @@ def test_the_table_says_what_the_paired_test_decided():
 
 def test_the_page_has_every_recipe_measured_or_not(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nrest\n", encoding="utf-8")
-    write_page(example_results(), page)
+    own, other = (BEGIN.format(file=name) for name in ("recipe-cpu.json", "other.json"))
+    page.write_text(f"# Title\n\n{own}\nold\n{END}\n\n{other}\nkept\n{END}\n\nrest\n", encoding="utf-8")
+    write_page(example_results(), RESULTS, page)
     text = page.read_text(encoding="utf-8")
+    for elsewhere in (tmp_path / "other.json", RESULTS.with_name("unmarked.json")):
+        write_page(example_results(), elsewhere, page)
+    assert page.read_text(encoding="utf-8") == text and f"{other}\nkept\n" in text
     assert text.startswith("# Title") and text.endswith("rest\n") and "old" not in text
-    assert text.index("Not measured yet") > text.index("| separate |") and "| batch-8 |" in text
+    assert text.index("Not measured, ") > text.index("| separate |") and "`batch-8`" in text
     assert "| default | lora.r=64 |" in text
     assert "No recipe has been measured yet" in render_page(None)
