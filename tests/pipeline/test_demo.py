@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from bench.processes import time_steps
 from bench.processor import measure_training
 from bench.real import describe_run
 from data.files import read_jsonl
@@ -120,7 +121,7 @@ def test_grounded_answers_are_the_articles_words_and_as_good(demo):
 
 
 def test_what_is_reported_of_a_run_is_what_the_run_has(demo):
-    """`bench.real` and `bench.processor`, on a run that is at hand."""
+    """`bench.real`, `bench.processor` and `bench.processes`, on a run that is at hand."""
     run = read_run(demo)
     comparison, table = compare_systems(run, "test")
     described = describe_run(run, comparison, cores=1)
@@ -135,3 +136,4 @@ def test_what_is_reported_of_a_run_is_what_the_run_has(demo):
     assert list(trained) == ["float32", "bfloat16", "bfloat16, by matrices"]
     losses = [one["mean_loss"] for one in trained.values()]
     assert losses == pytest.approx([losses[0]] * 3, rel=0.02) and all(one["tokens_per_second"] > 0 for one in trained.values())
+    assert 0 < time_steps(run, "float32", processes=2, threads=1, steps=2) < 60
