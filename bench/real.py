@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.real", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--cores", type=int, required=True, help="cores that the run had for itself")
+    parser.add_argument("--minutes", type=float, help="that the whole command took, where it was timed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     run = read_run(options.run)
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     comparison = describe_systems(scored)
     systems = {name: own.predictions for name, own in scored.items()}
     official = score_systems_officially(split["train"], split["test"], systems)
-    write_json(options.out, describe_run(run, comparison, options.cores) | {"official": official})
+    timed = {"minutes": options.minutes} if options.minutes else {}
+    write_json(options.out, describe_run(run, comparison, options.cores) | timed | {"official": official})
     print(join_blocks([as_text(systems_table(comparison, "test")), *([as_text(official_table(official))] if official else [])]))
     print(f"wrote {options.out}", file=sys.stderr)
 

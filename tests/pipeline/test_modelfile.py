@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny_llama import TEMPLATE
 
-from data.prompts import SYSTEM, conversations
+from data.prompts import LAYOUTS, SYSTEM, conversations
 from data.sample.build import sample_documents
 from data.schema import InputError
 from pipeline.base_model import TINY
@@ -60,7 +60,7 @@ def test_llama_3_2s_own_template_gives_the_same():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("go"), reason="Go, whose text/template Ollama uses, is absent")
-@pytest.mark.parametrize("layout", ["separate", "conversation"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_go_renders_every_turn_as_training_did(layout, tmp_path):
     (tmp_path / "main.go").write_text(OLLAMA)
     environment = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off"}

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import TrainerCallback
 
 from data.files import write_text
-from data.prompts import answer_of
+from data.prompts import LAYOUTS, answer_of, order_tasks
 from data.schema import TASKS, Document, InputError, Mention, Relation
 from pipeline.config import apply_settings
 from pipeline.model import load_model, model_path
@@ -22,7 +22,6 @@ from pipeline.training.checkpoints import last_checkpoint, seal
 from pipeline.training.loss_mask import encode_documents
 from pipeline.training.train import check_training, make_trainer, train_adapter
 
-LAYOUTS = ("separate", "conversation")
 IGNORED = -100
 DOCUMENTS = [
     Document(
@@ -70,8 +69,8 @@ def collate(trainer):
 
 def faults(tokenizer, batch, documents, layout):
     """What is wrong with a collated batch: nothing, where exactly the answers of these documents are trained on."""
-    answers = [[f"{answer_of(d, task)}<|eot_id|>" for task in TASKS if task in d.tasks] for d in documents]
-    expected = ["".join(own) for own in answers] if layout == "conversation" else [one for own in answers for one in own]
+    answers = [[f"{answer_of(d, task)}<|eot_id|>" for task in order_tasks(d.tasks, layout)] for d in documents]
+    expected = [one for own in answers for one in own] if layout == "separate" else ["".join(own) for own in answers]
     found, trained = [], []
     for ids, labels, attended in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
         supervised = labels != IGNORED
@@ -95,7 +94,7 @@ def test_the_collated_batch_trains_on_answers_and_ends_alone(settings, tmp_path,
     tokenizer = copy.deepcopy(tiny_tokenizer())
     if pad_is_end:
         tokenizer.pad_token = tokenizer.eos_token
-    documents = DOCUMENTS if layout == "conversation" else [DOCUMENTS[0], replace(DOCUMENTS[3], tasks=TASKS[:2])]
+    documents = DOCUMENTS if layout != "separate" else [DOCUMENTS[0], replace(DOCUMENTS[3], tasks=TASKS[:2])]
     examples = encode_documents(tokenizer, documents, layout)
     batch = collate(trainer_of(settings, examples, tmp_path, tokenizer=tokenizer))
     assert len(batch["labels"]) == len(examples) == 4 and not batch["attention_mask"].all()
