@@ -213,6 +213,7 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
+    from pipeline.training.answers_loss import read_answers_alone
     from pipeline.training.callbacks import Clock, SaveInTime, TrainingBar
     from pipeline.training.checkpoints import Patience, SealedCheckpoints
 
@@ -226,6 +227,8 @@ def make_trainer(
     )
     if settings.model.dtype == "float16":
         make_adapter_float32(model)
+    if trainer.args.use_cpu and not trains_by_unsloth():
+        read_answers_alone(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingBar())
     trainer.add_callback(Clock())
@@ -258,7 +261,8 @@ def training_arguments(settings: Settings, examples: int, validate: bool, folder
         completion_only_loss=True,  # without it TRL trains on every token of a row that has a mask
         max_length=settings.model.max_length,
         packing=False,  # and padding_free is left alone: None under Unsloth, which then lays a batch's examples end to end
-        loss_type="nll" if trains_by_unsloth() else "chunked_nll",  # TRL's goes around Unsloth's fused loss
+        # TRL's own goes around Unsloth's fused loss; a processor has `answers_loss`
+        loss_type="chunked_nll" if cuda and not trains_by_unsloth() else "nll",
         num_train_epochs=train.num_train_epochs,
         max_steps=train.max_steps,
         per_device_train_batch_size=train.per_device_train_batch_size,
