@@ -1,7 +1,8 @@
 """A processor's ways to train and to answer, side by side in one run:  python -m bench.processor RUN
 
 RUN is a run of `medner run --preset smollm2-135m` (or of another model). Its train articles are trained on and, where it is
-finished, its test articles answered by its adapter and its exported files. Ratios are to float32 with PyTorch's attention.
+finished, its test articles answered by its adapter and its exported files. Ratios are to float32 with PyTorch's attention and,
+in training, TRL's chunked loss.
 
     python -m bench.processor RUN [--articles N] [--answered N] [--rounds N] [--threads N]
 
@@ -28,8 +29,14 @@ from pipeline.config import apply_settings
 from pipeline.run_folder import RunFolder, read_run, versions
 
 RESULTS = Path(__file__).parent / "results" / "processor-cpu.json"
-TRAINING = {"float32": ("float32", False), "bfloat16": ("bfloat16", False), "bfloat16, by matrices": ("bfloat16", True)}
-AS_BEFORE = "float32"
+AS_BEFORE, NOW = "float32", "bfloat16, by matrices, head on answers"
+TRAINING = {  # precision, attention by matrices, the loss of the answers alone
+    AS_BEFORE: ("float32", False, False),
+    "float32, head on answers": ("float32", False, True),
+    "bfloat16": ("bfloat16", False, False),
+    "bfloat16, by matrices": ("bfloat16", True, False),
+    NOW: ("bfloat16", True, True),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "training": training,
         "answering": answering,
         "ratios": {
-            "training": training["bfloat16, by matrices"]["tokens_per_second"] / training[AS_BEFORE]["tokens_per_second"],
+            "training": training[NOW]["tokens_per_second"] / training[AS_BEFORE]["tokens_per_second"],
             **{f"answering {name}": answering[AS_BEFORE]["seconds"] / one["seconds"] for name, one in answering.items()},
         },
     }
@@ -79,10 +86,11 @@ def measure_training(run: RunFolder, articles: int, rounds: int) -> dict[str, di
     losses = {}
     with TemporaryDirectory() as folder:
         trainers = {}
-        for name, (dtype, _) in TRAINING.items():
+        for name, (dtype, _, ours) in TRAINING.items():
             settings = apply_settings({"model.dtype": dtype, "train.report_to": "none"}, run.settings)
             model = load_model(settings, trainable=True)
-            trainers[name] = make_trainer(settings, model, tokenizer, examples, [], Path(folder) / name)
+            make = make_trainer if ours else make_plain_trainer
+            trainers[name] = make(settings, model, tokenizer, examples, [], Path(folder) / name)
         for _, (name, trainer) in itertools.product(range(rounds), trainers.items()):
             with fast_attention(trainer.model) if TRAINING[name][1] else nullcontext():
                 started = time.perf_counter()
@@ -91,6 +99,18 @@ def measure_training(run: RunFolder, articles: int, rounds: int) -> dict[str, di
             trainer.model.zero_grad()
             losses[name] = sum(each) / len(each)
     return {name: {"tokens_per_second": tokens / min(own), "mean_loss": losses[name]} for name, own in seconds.items()}
+
+
+def make_plain_trainer(settings, model, tokenizer, examples, validation, folder):
+    """TRL's own trainer with its chunked loss."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from pipeline.training.train import training_arguments
+
+    arguments = training_arguments(settings, len(examples), bool(validation), folder)
+    arguments.loss_type = "chunked_nll"
+    return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=tokenizer)
 
 
 def told(what: str, name: str, seconds: float) -> float:

@@ -60,6 +60,7 @@ def answer_more(options: argparse.Namespace) -> None:
     options.set = []  # what it was is in the results
     job = make_job(options)
     described = describe_job(job, options.data)
+    described["loss"] = before["job"].get("loss", "TRL's")  # nothing is trained
     if before["job"]["articles"]["validation"] > len(job.validation):
         raise InputError(f"{options.out}: has {before['job']['articles']['validation']} articles already")
     described["articles"]["validation"] = before["job"]["articles"]["validation"]

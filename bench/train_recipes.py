@@ -119,6 +119,8 @@ def make_recipe_trainer(
     arguments = training_arguments(settings, len(examples), False, folder)
     arguments.train_sampling_strategy = "random"
     arguments.save_strategy = "no"
+    if recipe.engine == "transformers":
+        arguments.loss_type = "chunked_nll"  # on a processor too, where ours has a loss of its own
     if not recipe.completions_only:
         arguments.completion_only_loss, arguments.loss_type = False, "nll"
         examples = [{"input_ids": example["input_ids"]} for example in examples]

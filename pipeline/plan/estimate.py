@@ -17,7 +17,7 @@ NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 CONTEXT = {"cuda": int(0.8 * GiB), "cpu": int(0.6 * GiB)}
 # Resident bytes for each that autograd keeps: the C library's allocator keeps freed blocks (measured: 2.2, tiny model).
 RESIDENT = {"cuda": 1, "cpu": 2}
-LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll computes at once
+LOSS_CHUNK = 256  # positions whose logits TRL's chunked_nll computes at once; on a processor, about an article's answers
 # For least and most: FLOP/s of one core (the tiny model reached 29 to 41 G in float32, bench/results/train-cpu.json;
 # SmolLM2 110 G in bfloat16, processor-cpu.json there); what a token costs against one that is read, if it is trained on
 # (the base is frozen), and if it is written (a guess).

@@ -100,6 +100,10 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
     capsys.readouterr()
     assert main([*command, "--set", "lora.r=8"]) == 2
     assert "laid over lora.r=64, not 8" in capsys.readouterr().err
+    write_json(out, first | {"job": {key: value for key, value in first["job"].items() if key != "loss"}})
+    assert main(command) == 2
+    assert "have loss TRL's, not ours" in capsys.readouterr().err
+    write_json(out, first)
     assert json.loads(out.read_text(encoding="utf-8")) == first
 
 
@@ -161,6 +165,6 @@ def test_the_page_has_every_recipe_measured_or_not(tmp_path):
         write_page(example_results(), elsewhere, page)
     assert page.read_text(encoding="utf-8") == text and f"{other}\nkept\n" in text
     assert text.startswith("# Title") and text.endswith("rest\n") and "old" not in text
-    assert text.index("Not measured, ") > text.index("| separate |") and "`batch-8`" in text
+    assert text.index("Not measured: ") > text.index("| separate |") and "`batch-8`" in text
     assert "| default | lora.r=64 |" in text
     assert "No recipe has been measured yet" in render_page(None)
