@@ -21,6 +21,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.train_recipes import RECIPES, make_recipe_trainer
 from data.files import write_json
 from data.split import read_split_folder
 from data.table import Table, as_text, join_blocks
@@ -78,7 +79,6 @@ def measure_training(run: RunFolder, articles: int, rounds: int) -> dict[str, di
     from pipeline.model import load_model, load_tokenizer, model_path
     from pipeline.training.attention import fast_attention
     from pipeline.training.loss_mask import encode_documents
-    from pipeline.training.train import make_trainer
 
     tokenizer = load_tokenizer(model_path(run.settings.model.name), run.settings.model.revision)
     examples = encode_documents(tokenizer, read_split_folder(run.path / "data")["train"][:articles], run.settings.train.layout)
@@ -89,8 +89,8 @@ def measure_training(run: RunFolder, articles: int, rounds: int) -> dict[str, di
         for name, (dtype, _, ours) in TRAINING.items():
             settings = apply_settings({"model.dtype": dtype, "train.report_to": "none"}, run.settings)
             model = load_model(settings, trainable=True)
-            make = make_trainer if ours else make_plain_trainer
-            trainers[name] = make(settings, model, tokenizer, examples, [], Path(folder) / name)
+            recipe = RECIPES["ours_conversation" if ours else "trl"]
+            trainers[name] = make_recipe_trainer(recipe, settings, model, tokenizer, examples, Path(folder) / name)
         for _, (name, trainer) in itertools.product(range(rounds), trainers.items()):
             with fast_attention(trainer.model) if TRAINING[name][1] else nullcontext():
                 started = time.perf_counter()
@@ -99,18 +99,6 @@ def measure_training(run: RunFolder, articles: int, rounds: int) -> dict[str, di
             trainer.model.zero_grad()
             losses[name] = sum(each) / len(each)
     return {name: {"tokens_per_second": tokens / min(own), "mean_loss": losses[name]} for name, own in seconds.items()}
-
-
-def make_plain_trainer(settings, model, tokenizer, examples, validation, folder):
-    """TRL's own trainer with its chunked loss."""
-    from datasets import Dataset
-    from trl import SFTTrainer
-
-    from pipeline.training.train import training_arguments
-
-    arguments = training_arguments(settings, len(examples), bool(validation), folder)
-    arguments.loss_type = "chunked_nll"
-    return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=tokenizer)
 
 
 def told(what: str, name: str, seconds: float) -> float:

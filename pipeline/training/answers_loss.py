@@ -1,4 +1,4 @@
-"""The loss on a processor: the head reads only the positions that predict an answer's token, a sixth of an article's chat.
+"""The loss on a processor: the head reads only the positions that predict an answer's token.
 
 TRL's chunked loss has the head read 256 positions where an answer has a hundred tokens, and each of them twice. It also counts
 what is shown nowhere, for which all processes wait for each other at every batch.
@@ -20,7 +20,7 @@ IGNORED = -100
 
 
 def read_answers_alone(trainer: SFTTrainer) -> None:
-    """Let `trainer`, whose loss_type is "nll", compute its loss so. It equals TRL's."""
+    """Let `trainer`, whose loss_type is "nll", compute its loss so: TRL's, in float32; a bfloat16 head stays so."""
 
     def compute_loss(model, inputs, return_outputs=False, num_items_in_batch=None):
         told = functional.pad(inputs["labels"], (0, 1), value=IGNORED)[:, 1:]  # the token that each position predicts
