@@ -1,11 +1,12 @@
 """Recipes compared at equal processor time:  python -m bench.recipe --data FILE --minutes M --work DIR [--recipes a b …]
 
-Splits FILE as `medner run` does. Of each recipe, a few steps are timed; then it is trained from the start for as many steps as
-M minutes allow, with the learning rate's course fitted to them. N validation articles are answered and scored, plain and
-grounded; test is left alone. Prints a table, and writes bench/results/recipe-cpu.json, or FILE (--out), after each recipe, and
-the tables of docs/recipe.md that are marked as that file's; the same command goes on from there, and `--again NAME` does one
-once more. Several terminals that give the same command share the recipes; `python -m bench.recipe_articles` answers more
-articles by what they have trained. Answers stay in DIR; the result file has no text of the corpus.
+Splits FILE as `medner run` does, or, with --validation OTHER, learns from all of it and answers OTHER. Of each recipe, a few
+steps are timed; then it is trained from the start for as many steps as M minutes allow, with the learning rate's course fitted
+to them. N validation articles are answered and scored, plain and grounded; test is left alone. Prints a table, and writes
+bench/results/recipe-cpu.json, or RESULTS (--out), after each recipe, and the tables of docs/recipe.md that are marked as that
+file's; the same command goes on from there, and `--again NAME` does one once more. Several terminals that give the same command
+share the recipes; `python -m bench.recipe_articles` answers more articles by what they have trained. Answers stay in DIR; the
+result file has no text of the corpus.
 
 Time is this process's processor time over its threads: the clock's, were nothing else running.
 """
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from bench.processor import processor_name
-from bench.recipe_texts import Texts, encode_texts
+from bench.recipe_texts import Texts, as_shown, encode_texts
 from bench.train_recipes import WARM_UP, processor_clock, time_training
 from data.corpus import read_corpus
 from data.files import write_json, write_text
@@ -44,6 +45,7 @@ from eval.scoring.parse import parse_completions
 from eval.scoring.score import Scored, match_answers, score_answers
 from eval.scoring.stats import compare_counts, remark_on
 from pipeline.config import Explicit, Settings, apply_settings, resolve_explicit
+from pipeline.evaluate_model import find_learnt
 from pipeline.plan.decide import make_plan
 from pipeline.training.negatives import add_negatives, without_names
 from pipeline.weights import hash_file
@@ -56,6 +58,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
 BEGIN, END = "<!-- table of bench/results/{file} -->", "<!-- end of the table -->"
 DEFAULT = "default"
 TIMED = 4  # steps, after the two that warm up
+LOOKED_THROUGH = 100  # held-out articles, at most, for texts that name nothing
 READINGS = ("plain", "grounded")
 COMPARED = "grounded"  # the reading whose F1 is compared
 ALWAYS = ("train.eval_f1_articles=0", "train.evaluations=1", "train.report_to=none", "eval.logprobs=false", "export.gguf=")
@@ -100,6 +103,7 @@ RECIPES = {
         "one article in 2 also gives its relations behind lists with errors, as the model's own have them",
         texts=Texts(noisy_lists=2),
     ),
+    "without-title": Recipe("instruct rows have no titles; gold is the whole article's", texts=Texts(titles=False)),
     "cosine": Recipe("the learning rate stays high for longer", ("train.lr_scheduler_type=cosine",)),
     "constant": Recipe("the learning rate never falls", ("train.lr_scheduler_type=constant_with_warmup",)),
 }
@@ -135,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.recipe", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a corpus, in any format that medner reads")
+    parser.add_argument("--validation", type=Path, help="a corpus whose articles are answered; --data is then all learnt from")
     parser.add_argument("--minutes", type=float, required=True, help="of training a recipe")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, metavar="NAME", help=f"default: all, {', '.join(RECIPES)}")
     parser.add_argument("--again", nargs="*", choices=RECIPES, default=[], metavar="NAME", help="do these once more")
@@ -156,10 +161,11 @@ def run_recipes(options: argparse.Namespace) -> None:
 
     if torch.cuda.is_available():
         raise InputError("this compares processor time; hide the GPU (CUDA_VISIBLE_DEVICES=)")
-    if not options.data.is_file():
-        raise InputError(f"{options.data}: no such file")
+    for path in (options.data, options.validation):
+        if path and not path.is_file():
+            raise InputError(f"{path}: no such file")
     job = make_job(options)
-    results = read_results(options.out, describe_job(job, options.data))
+    results = read_results(options.out, describe_job(job, options.data, options.validation))
     require_base(options.out, job, results["job"]["preset_settings"])
     done = results["recipes"]
     wanted = [name for name in RECIPES if name in (options.recipes or RECIPES) or name in options.again]
@@ -199,22 +205,33 @@ def add_result(out: Path, job: Job, described: dict, name: str, figures: dict) -
 
 
 def make_job(options: argparse.Namespace) -> Job:
-    split = split_documents(read_corpus(options.data).documents, apply_settings({}).data.seed)
-    validation = split["validation"][: options.articles]
-    if not validation:
-        raise InputError(f"{options.data}: too few articles to split 80/10/10; give at least 10")
+    train, held_out = read_both(options.data, options.validation)
     readings = tuple(name for name in READINGS if name in (*options.answers, COMPARED))
-    negatives = [text for document in split["validation"] if (text := without_names(document))]
-    return Job(
-        options.preset, options.minutes, split["train"], validation, negatives, options.work, readings, tuple(options.set)
-    )
+    validation = held_out[: options.articles]
+    negatives = [text for document in held_out[:LOOKED_THROUGH] if (text := without_names(document))]
+    return Job(options.preset, options.minutes, train, validation, negatives, options.work, readings, tuple(options.set))
 
 
-def describe_job(job: Job, data: Path) -> dict:
+def read_both(data: Path, validation: Path | None) -> tuple[list[Document], list[Document]]:
+    """What is learnt from, and what is held out. Raises InputError where nothing is, or an article is in both, or nearly."""
+    documents = read_corpus(data).documents
+    if validation is None:
+        split = split_documents(documents, apply_settings({}).data.seed)
+        if not split["validation"]:
+            raise InputError(f"{data}: too few articles to split 80/10/10; give at least 10")
+        return split["train"], split["validation"]
+    held_out = read_corpus(validation).documents
+    if shared := find_learnt(documents, held_out):
+        raise InputError(f"{validation}: {len(shared)} articles stand in {data} too, as they are or nearly: {shared[0].id}")
+    return documents, held_out
+
+
+def describe_job(job: Job, data: Path, validation: Path | None = None) -> dict:
     """What results must share to stand in one table."""
     return {
         "data": data.name,
         "data_sha256": hash_file(data),
+        "held_out": validation and {"data": validation.name, "data_sha256": hash_file(validation)},  # None: a tenth of the data
         "preset": job.preset,
         "preset_settings": {
             name: value
@@ -246,7 +263,7 @@ def read_results(path: Path, job: dict) -> dict:
     if not path.exists():
         return {"device": device, "versions": versions, "level": LEVEL, "job": job, "recipes": {}}
     results = json.loads(path.read_text(encoding="utf-8"))
-    before = {"loss": "TRL's"} | results["job"]
+    before = {"loss": "TRL's", "held_out": None} | results["job"]
     for key, value in job.items():
         if key != "preset_settings" and before[key] != value:
             raise InputError(
@@ -283,7 +300,7 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
     gc.collect()  # trainers refer to themselves, and the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     train = encode_texts(tokenizer, add_negatives(job.train, settings.train.negatives), layout, recipe.texts)
-    validation = encode_documents(tokenizer, job.validation, layout)
+    validation = encode_documents(tokenizer, as_shown(job.validation, recipe.texts), layout)
     a_step = time_step(settings, tokenizer, train, folder / "timed")
     steps = max(1, round(60 * job.minutes / a_step))
     print(f"{name}: {a_step:.2f} s a step, so {steps} steps in {job.minutes:g} minutes", file=sys.stderr)
@@ -299,7 +316,7 @@ def run_recipe(job: Job, name: str, settings: Settings) -> dict:
         "tokens": round(examples * length),
         "passes": round(examples / len(train), 3),
         **figures,
-        "answers": answer_all(job, settings, model, tokenizer, folder),
+        "answers": answer_all(job, settings, model, tokenizer, folder, recipe.texts),
     }
 
 
@@ -352,6 +369,7 @@ def answer_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    texts: Texts,
 ) -> dict:
     """By reading, the figures of the answers to validation; "false_alarms": of the texts that name nothing, grounded."""
     figures: dict = {}
@@ -362,7 +380,7 @@ def answer_all(
         return processor_clock() - started
 
     for reading in job.readings:
-        seconds = ask(job.validation, reading, reading == COMPARED)
+        seconds = ask(as_shown(job.validation, texts), reading, reading == COMPARED)
         figures[reading] = score_reading(folder / reading, job.validation)
         figures[reading]["seconds_an_article"] = round(seconds / len(job.validation), 2)
     if job.negatives:
@@ -436,7 +454,8 @@ def results_table(results: Mapping) -> Table:
     job, recipes = results["job"], results["recipes"]
     count = job["articles"]["validation"]
     plain = max((one["answers"].get("plain", {}).get("articles", 0) for one in recipes.values()), default=0)
-    title = f"{job['preset']}, {job['minutes']:g} minutes of training a recipe: F1 on {count} validation articles, percent"
+    held_out = f"articles of {other['data']}" if (other := job.get("held_out")) else "validation articles"
+    title = f"{job['preset']}, {job['minutes']:g} minutes of training a recipe: F1 on {count} {held_out}, percent"
     header = ("recipe", "steps", "passes", "validation loss", *TASKS, "micro", "better in", "worse in", "false alarms",
               "answering, s an article", "repeated", "truncated", "not in the text")  # fmt: skip
     note = (

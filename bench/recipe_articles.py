@@ -31,6 +31,7 @@ from bench.recipe import (
     settle_recipe,
     write_page,
 )
+from bench.recipe_texts import as_shown
 from data.files import write_json
 from data.schema import InputError
 from data.table import as_text
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the corpus that the recipes were trained on")
     parser.add_argument("--articles", type=int, required=True, help="validation articles that are answered in the end")
     parser.add_argument("--work", type=Path, required=True, help="the folder of the recipes' adapters")
+    parser.add_argument("--validation", type=Path, help="the corpus that is answered, if bench.recipe was given one")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     try:
@@ -59,7 +61,7 @@ def answer_more(options: argparse.Namespace) -> None:
     options.preset, options.minutes, options.answers = before["job"]["preset"], before["job"]["minutes"], [COMPARED]
     options.set = []  # what it was is in the results
     job = make_job(options)
-    described = describe_job(job, options.data)
+    described = describe_job(job, options.data, options.validation)
     described["loss"] = before["job"].get("loss", "TRL's")  # nothing is trained
     if before["job"]["articles"]["validation"] > len(job.validation):
         raise InputError(f"{options.out}: has {before['job']['articles']['validation']} articles already")
@@ -98,7 +100,8 @@ def answer_recipe(job: Job, name: str, settings: Settings) -> None:
     gc.collect()  # the last recipe's model would stay in memory beside this one's
     tokenizer = load_tokenizer(model_path(settings.model.name), settings.model.revision)
     model = load_model(settings, adapter=job.work / name / "adapter")
-    ask_documents(job, settings, model, tokenizer, job.validation, job.work / name / COMPARED, grounded=True)
+    shown = as_shown(job.validation, RECIPES[name].texts)
+    ask_documents(job, settings, model, tokenizer, shown, job.work / name / COMPARED, grounded=True)
 
 
 if __name__ == "__main__":

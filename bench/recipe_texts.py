@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from data.items import index_items
 from data.prompts import Layout, conversations, order_tasks, render_answer
 from data.schema import MENTION_TYPE, TASKS, Document
+from data.text import FoldedText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,10 +24,13 @@ class Texts:
 
     `noisy_lists`: one article in so many also gives a conversation whose lists of names have errors; its relations are right,
     and they alone are learnt from it. 0: none.
+
+    `titles`: without, an article is learnt from and answered as instruct rows have it.
     """
 
     every_spelling: bool = False
     noisy_lists: int = 0
+    titles: bool = True
 
 
 def encode_texts(
@@ -36,7 +40,7 @@ def encode_texts(
     from eval.chat_template import read_template
     from pipeline.training.loss_mask import encode_messages
 
-    template, examples = read_template(tokenizer), []
+    template, examples, documents = read_template(tokenizer), [], as_shown(documents, texts)
     for document in documents:
         every = iter([render_answer(document.gold(task)) for task in order_tasks(document.tasks, layout)])
         for chat in conversations(document, layout):
@@ -46,6 +50,22 @@ def encode_texts(
         example = encode_messages(template, chat, document.id)
         examples.append(example | {"completion_mask": last_answer_only(example["completion_mask"])})
     return examples
+
+
+def as_shown(documents: Sequence[Document], texts: Texts) -> Sequence[Document]:
+    """The articles as a model reads them."""
+    return documents if texts.titles else [without_title(document) for document in documents]
+
+
+def without_title(document: Document) -> Document:
+    """The document with its text's names alone. Relations stay, as instruct rows have them, though some name the title's."""
+    shift, text, kept = len(document.article) - len(document.text), FoldedText(document.text), []
+    for mention in document.mentions:
+        if mention.start is None or mention.end is None:
+            kept += [mention] if text.contains(mention.text) else []
+        elif mention.start >= shift:
+            kept.append(replace(mention, start=mention.start - shift, end=mention.end - shift))
+    return replace(document, title=None, mentions=tuple(kept))
 
 
 def answer_again(chat: Sequence[dict[str, str]], answers: Iterator[str]) -> list[dict[str, str]]:

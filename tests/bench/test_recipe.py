@@ -107,6 +107,27 @@ def test_two_recipes_are_trained_compared_resumed_and_others_refused(tmp_path, c
     assert json.loads(out.read_text(encoding="utf-8")) == first
 
 
+@pytest.mark.slow
+def test_another_corpus_can_be_answered_and_none_that_was_learnt_from(tmp_path, capsys):
+    data, other, out, work = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "out.json", "work"))
+    data.write_text("".join(SAMPLE[:30]), encoding="utf-8")
+    other.write_text("".join(SAMPLE[30:60]), encoding="utf-8")
+    command = ["--data", str(data), "--validation", str(other), "--minutes", "0.02", "--articles", "2", "--preset", "tiny"]
+    command += ["--work", str(work), "--out", str(out), "--answers", "grounded"]
+    assert main([*command, "--recipes", "without-title"]) == 0
+    results = json.loads(out.read_text(encoding="utf-8"))
+    assert "F1 on 2 articles of b.jsonl" in capsys.readouterr().out and results["job"]["held_out"]["data"] == "b.jsonl"
+    assert results["job"]["articles"]["train"] == 10 and results["recipes"][DEFAULT]["examples"] == 10
+    assert answer_more([*command[:4], "--articles", "3", *command[10:14]]) == 0
+    assert "F1 on 3 articles of b.jsonl" in capsys.readouterr().out
+    other.write_text("".join(SAMPLE[33:60]), encoding="utf-8")
+    assert main(command) == 2 and "held_out" in capsys.readouterr().err
+    other.write_text("".join(SAMPLE[27:60]), encoding="utf-8")
+    assert main(command) == 2
+    assert f"{other}: 1 articles stand in {data} too" in capsys.readouterr().err
+    assert main([*command[:2], *command[4:]]) == 2 and "not None" in capsys.readouterr().err
+
+
 def test_every_recipe_can_be_planned_and_differs_from_the_default():
     seen = {}
     for name, recipe in RECIPES.items():
