@@ -24,7 +24,7 @@ from pipeline.unsloth_model import leaves_fused_path
 
 # None of these was measured on a GPU. The rest of the memory is for the allocator's fragments and the estimate's error.
 USABLE = {"cuda": 0.85, "cpu": 0.7}
-ENOUGH = 2048  # tokens of a forward pass that keep a GPU's matrix units busy; a CPU's caches take no more
+ENOUGH = 2048  # tokens of a forward pass that keep a GPU's matrix units busy; a CPU's caches take no more, in float32
 SMALL = 50e6  # parameters of a model that a processor trains in float32, so that its figures are the same on each
 EVALUATION_ROWS = {"cuda": 256, "cpu": 32}
 # (4-bit, checkpointing), fastest first: what is quantised or computed again takes time.
@@ -118,9 +118,9 @@ def choose_settings(settings: Settings, model: Architecture, device: Device, len
 
 def candidates(settings: Settings, model: Architecture, device: Device, lengths: Lengths) -> Iterator[Settings]:
     """In the order of `WAYS`, with large batches before small ones. Answering takes the memory beside the weights."""
-    dtype = choose_dtype(model, device)
+    dtype = settings.model.dtype or choose_dtype(model, device)
     longest = max(lengths.longest_answering, 1)
-    for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths)):
+    for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths, dtype)):
         decided = {"model.dtype": dtype, "model.load_in_4bit": four_bit, "train.gradient_checkpointing": checkpointing}
         decided |= {"train.per_device_train_batch_size": batch, "train.gradient_accumulation_steps": accumulation}
         one = fill_open(settings, decided | {"train.per_device_eval_batch_size": batch})
@@ -141,12 +141,17 @@ def fill_open(settings: Settings, wanted: Mapping[str, object]) -> Settings:
     return apply_settings({name: value for name, value in wanted.items() if given[name] is None}, settings)
 
 
-def batches(settings: Settings, device: Device, lengths: Lengths) -> list[tuple[int, int]]:
-    """(batch, accumulation) that make the effective batch, largest batch first; just one where one is given."""
+def batches(settings: Settings, device: Device, lengths: Lengths, dtype: str) -> list[tuple[int, int]]:
+    """(batch, accumulation) that make the effective batch, largest batch first; just one where one is given.
+
+    A processor in bfloat16 takes examples one by one: unpadded they are attended to faster (bench/results/processes-cpu.json).
+    """
     batch, accumulation = settings.train.per_device_train_batch_size, settings.train.gradient_accumulation_steps
     share = settings.train.effective_batch_size // device.count
     if batch or accumulation:
         return [(batch or share // accumulation, accumulation or share // batch)]
+    if device.kind == "cpu" and dtype == "bfloat16":
+        return [(1, share)]
     most = share if device.kind == "cuda" else max(1, ENOUGH // max(lengths.train.whole, default=1))
     return [(one, share // one) for one in range(share, 0, -1) if share % one == 0 and one <= most]
 

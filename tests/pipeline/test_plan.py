@@ -88,9 +88,13 @@ def test_a_t4_trains_in_4_bit_and_float16_and_a_large_card_in_16_bit_without_che
 @pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_a_processor_that_has_bfloat16_trains_in_it(native, dtype):
     device, model = Device("cpu", "cpu", 64 * GiB, bfloat16=native, cores=2), find_architecture(NAMES[1])
-    assert make_plan(Settings(), model, device, LENGTHS).settings.model.dtype == dtype
+    one_by_one = {"float32": False, "bfloat16": True}
+    made = make_plan(Settings(), model, device, LENGTHS).settings
+    assert (made.model.dtype, made.train.per_device_train_batch_size == 1) == (dtype, one_by_one[dtype])
     other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
-    assert make_plan(apply_settings({"model.dtype": other}), model, device, LENGTHS).settings.model.dtype == other
+    made = make_plan(apply_settings({"model.dtype": other}), model, device, LENGTHS).settings
+    assert (made.model.dtype, made.train.per_device_train_batch_size == 1) == (other, one_by_one[other])
+    assert made.train.per_device_train_batch_size * made.train.gradient_accumulation_steps == made.train.effective_batch_size
 
 
 def test_a_processor_trains_a_tiny_model_in_float32():
