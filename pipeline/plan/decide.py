@@ -120,7 +120,8 @@ def candidates(settings: Settings, model: Architecture, device: Device, lengths:
     """In the order of `WAYS`, with large batches before small ones. Answering takes the memory beside the weights."""
     dtype = settings.model.dtype or choose_dtype(model, device)
     longest = max(lengths.longest_answering, 1)
-    for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], batches(settings, device, lengths, dtype)):
+    sizes = batches(settings, device, lengths, dtype)
+    for (four_bit, checkpointing), (batch, accumulation) in product(WAYS[device.kind], sizes):
         decided = {"model.dtype": dtype, "model.load_in_4bit": four_bit, "train.gradient_checkpointing": checkpointing}
         decided |= {"train.per_device_train_batch_size": batch, "train.gradient_accumulation_steps": accumulation}
         one = fill_open(settings, decided | {"train.per_device_eval_batch_size": batch})
