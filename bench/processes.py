@@ -2,7 +2,8 @@
 
 Trains on RUN's training articles by the real commands, a few steps of each in turn: `medner train` in float32, where PyTorch's
 own attention is used, and in bfloat16, each by one process with all cores; and in bfloat16 as `make real` does, by a process a
-core. All take the same steps over the same examples. RUN is a run of `medner run --preset smollm2-135m`, or of another model.
+core, which takes articles one by one, or in pairs. All take the same steps over the same examples. RUN is a run of `medner run
+--preset smollm2-135m`, or of another model.
 
     python -m bench.processes RUN [--steps N] [--rounds N] [--cores N]
 
@@ -29,8 +30,14 @@ from pipeline.run_folder import RunFolder, read_run, versions
 
 RESULTS = Path(__file__).parent / "results" / "processes-cpu.json"
 WARM_UP = 2  # steps that are not counted
-AS_BEFORE, NOW = "float32, one process", "bfloat16, a process a core"
-VARIANTS = {AS_BEFORE: ("float32", False), "bfloat16, one process": ("bfloat16", False), NOW: ("bfloat16", True)}
+AS_BEFORE = "float32, one process"
+# number type, whether by a process a core, articles a forward pass (None: the plan's choice)
+VARIANTS: dict[str, tuple[str, bool, int | None]] = {
+    AS_BEFORE: ("float32", False, None),
+    "bfloat16, one process": ("bfloat16", False, None),
+    "bfloat16, a process a core": ("bfloat16", True, None),
+    "bfloat16, a process a core, articles in pairs": ("bfloat16", True, 2),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     run = read_run(options.run)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _, (name, (dtype, split)) in itertools.product(range(options.rounds), VARIANTS.items()):
-        own = time_steps(run, dtype, options.cores if split else 1, 1 if split else options.cores, options.steps)
+    for _, (name, (dtype, split, batch)) in itertools.product(range(options.rounds), VARIANTS.items()):
+        own = time_steps(run, dtype, options.cores if split else 1, 1 if split else options.cores, options.steps, batch)
         seconds[name].append(told("training", name, own))
     best = {name: min(own) for name, own in seconds.items()}
     report = {
@@ -61,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {RESULTS}", file=sys.stderr)
 
 
-def time_steps(run: RunFolder, dtype: str, processes: int, threads: int, steps: int) -> float:
-    """The clock's seconds of `steps` optimiser steps, the first ones left out, of a training in processes of its own."""
+def time_steps(run: RunFolder, dtype: str, processes: int, threads: int, steps: int, batch: int | None) -> float:
+    """The clock's seconds of `steps` optimiser steps, the first ones left out, of a training in processes of its own.
+
+    `batch`: articles a forward pass; None: the plan's choice.
+    """
     with TemporaryDirectory() as folder:
         out, few = Path(folder) / "run", Path(folder) / "validation.jsonl"
         rows = (run.path / "data" / "validation.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -71,7 +81,7 @@ def time_steps(run: RunFolder, dtype: str, processes: int, threads: int, steps: 
                    f"data.train={run.path / 'data' / 'train.jsonl'}", f"data.validation={few}",
                    f"data.test={run.path / 'data' / 'test.jsonl'}", "data.file=null", f"model.dtype={dtype}",
                    f"train.max_steps={WARM_UP + steps}", "train.evaluations=1", "train.eval_f1_articles=0",
-                   "train.per_device_train_batch_size=null", "train.gradient_accumulation_steps=null",
+                   f"train.per_device_train_batch_size={batch or 'null'}", "train.gradient_accumulation_steps=null",
                    "train.report_to=none"]  # fmt: skip
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", processes, "-m", "pipeline.processes"]
         ran = subprocess.run(
