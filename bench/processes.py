@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {RESULTS}", file=sys.stderr)
 
 
-def time_steps(run: RunFolder, dtype: str, processes: int, threads: int, steps: int, batch: int | None) -> float:
+def time_steps(run: RunFolder, dtype: str, processes: int, threads: int, steps: int, batch: int | None = None) -> float:
     """The clock's seconds of `steps` optimiser steps, the first ones left out, of a training in processes of its own.
 
     `batch`: articles a forward pass; None: the plan's choice.
