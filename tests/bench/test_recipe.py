@@ -17,7 +17,6 @@ from bench.recipe import (
     Job,
     main,
     read_answers,
-    render_page,
     results_table,
     settle_recipe,
     write_page,
@@ -141,7 +140,7 @@ def example_results() -> dict:
     figures = {"f1": 0.5, "precision": 0.5, "recall": 0.5, "ci95": [0.4, 0.6]}
     answers = {
         "grounded": {"tasks": dict.fromkeys(TASKS, figures), "micro": figures, "rates": {}, "seconds_an_article": 1.5},
-        "plain": {"rates": {"duplicate": 0.25, "truncated": 0.125, "ungrounded": 0.0625}},
+        "plain": {"articles": 20, "rates": {"duplicate": 0.25, "truncated": 0.125, "ungrounded": 0.0625}},
         "false_alarms": dict.fromkeys(TASKS, 0.3),
     }
     one = {"steps": 40, "passes": 0.2, "validation_loss": 0.5, "answers": answers}
@@ -176,6 +175,14 @@ def test_the_table_says_what_the_paired_test_decided():
     assert separate["answering, s an article"] == "1.5" and "under 30" in table.note
 
 
+def test_without_plain_answers_the_table_has_no_columns_of_them():
+    results = example_results()
+    del results["recipes"][DEFAULT]["answers"]["plain"]  # the other recipe shares them
+    table = results_table(results)
+    assert table.header[-1] == "answering, s an article" and {len(row) for row in table.rows} == {len(table.header)}
+    assert "plain" not in table.note and "false alarms: of 9 texts" in table.note
+
+
 def test_the_page_has_every_recipe_measured_or_not(tmp_path):
     page = tmp_path / "page.md"
     own, other = (BEGIN.format(file=name) for name in ("recipe-cpu.json", "other.json"))
@@ -188,4 +195,3 @@ def test_the_page_has_every_recipe_measured_or_not(tmp_path):
     assert text.startswith("# Title") and text.endswith("rest\n") and "old" not in text
     assert text.index("Not measured: ") > text.index("| separate |") and "`batch-8`" in text
     assert "| default | lora.r=64 |" in text
-    assert "No recipe has been measured yet" in render_page(None)
