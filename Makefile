@@ -8,9 +8,11 @@ INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 CHAOS_N ?= 200
 PROCESSES ?= 2
-REAL = --preset smollm2-135m --data $(DATA) --out runs/real --yes $(if $(SET),--set $(SET))
+REAL_RUN = $(or $(RUN),runs/real)
+REAL = --preset smollm2-135m --data $(DATA) --out $(REAL_RUN) --yes $(if $(SET),--set $(SET))
+CORPUS_RUN = $(or $(RUN),runs/real-corpus)
 PARTS = data.train=runs/corpus-parts/train.PubTator data.validation=runs/corpus-parts/validation.PubTator data.test=$(DEV)
-CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.grounded=true eval.splits=test \
+CORPUS = --preset smollm2-135m --out $(CORPUS_RUN) --yes --set $(PARTS) eval.grounded=true eval.splits=test \
 	eval.base_model=false eval.logprobs=false export.gguf= train.eval_f1_articles=0 $(SET)
 
 .PHONY: demo real real-corpus test test-fast lint bench tiny-base smollm2 llama3-tokenizer check-requirements clean
@@ -20,22 +22,22 @@ CORPUS = --preset smollm2-135m --out runs/real-corpus --yes --set $(PARTS) eval.
 demo: .venv/ready
 	$(BIN)/medner run --preset tiny --data data/sample.jsonl --out runs/demo
 
-# The job on real articles, with a really pretrained small Llama: make real DATA=FILE [SET="section.key=value …"]
+# The job on real articles, with a really pretrained small Llama: make real DATA=FILE [SET="section.key=value …"] [RUN=FOLDER]
 # Two processes of one core: a small model's products are too short to be shared by cores.
 real: .venv/ready-real
 	$(if $(DATA),,$(error DATA is missing: make real DATA=FILE, in any format that medner reads))
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m pipeline.processes train $(REAL)
 	$(BIN)/medner run $(REAL) || test $$? -eq 1  # 1: its GGUF file is not shown to be as good, which is told; the rest is wanted
-	$(BIN)/medner evaluate runs/real --grounded
-	$(BIN)/medner compare runs/real
+	$(BIN)/medner evaluate $(REAL_RUN) --grounded
+	$(BIN)/medner compare $(REAL_RUN)
 
-# The same learnt from one corpus file and scored on another, as the official evaluation does: make real-corpus TRAIN=… DEV=… [SET=…]
+# The same learnt from one corpus file and scored on another, as the official evaluation does: make real-corpus TRAIN=… DEV=… [SET=…] [RUN=FOLDER]
 real-corpus: .venv/ready-real
 	$(if $(and $(TRAIN),$(DEV)),,$(error TRAIN or DEV is missing: make real-corpus TRAIN=FILE DEV=FILE, with offsets and concept ids))
 	$(BIN)/python -m bench.crf $(TRAIN) $(DEV) --keep runs/corpus-parts
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m pipeline.processes train $(CORPUS)
 	$(BIN)/medner run $(CORPUS)
-	$(BIN)/python -m bench.real runs/real-corpus --cores $(PROCESSES) --out bench/results/real-corpus-cpu.json
+	$(BIN)/python -m bench.real $(CORPUS_RUN) --cores $(PROCESSES) --out bench/results/$(notdir $(CORPUS_RUN))-cpu.json
 
 # Two processes of one thread each: a file's tests stay together, since they share what was trained for them.
 test: .venv/ready-test
