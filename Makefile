@@ -31,13 +31,14 @@ real: .venv/ready-real
 	$(BIN)/medner evaluate $(REAL_RUN) --grounded
 	$(BIN)/medner compare $(REAL_RUN)
 
-# The same learnt from one corpus file and scored on another, as the official evaluation does: make real-corpus TRAIN=… DEV=… [SET=…] [RUN=FOLDER]
+# The same learnt from one corpus file and scored on another, as the official evaluation does:
+# make real-corpus TRAIN=FILE DEV=FILE [SET=…] [RUN=FOLDER]. Figures go to bench/results/, named after the run's folder.
 real-corpus: .venv/ready-real
 	$(if $(and $(TRAIN),$(DEV)),,$(error TRAIN or DEV is missing: make real-corpus TRAIN=FILE DEV=FILE, with offsets and concept ids))
 	$(BIN)/python -m bench.crf $(TRAIN) $(DEV) --keep runs/corpus-parts
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) -m pipeline.processes train $(CORPUS)
 	$(BIN)/medner run $(CORPUS)
-	$(BIN)/python -m bench.real $(CORPUS_RUN) --cores $(PROCESSES) --out bench/results/$(notdir $(CORPUS_RUN))-cpu.json
+	$(BIN)/python -m bench.real $(CORPUS_RUN) --cores $(PROCESSES) --out bench/results/$(notdir $(CORPUS_RUN:/=))-cpu.json
 
 # Two processes of one thread each: a file's tests stay together, since they share what was trained for them.
 test: .venv/ready-test
