@@ -24,6 +24,8 @@ from data.files import write_json
 from data.readers.pubtator import write_pubtator
 from data.schema import TASKS, Document
 from data.split import split_documents
+from data.table import percent
+from eval.report.tables import with_interval
 from eval.scoring.baselines import score_baselines
 from eval.scoring.crf import L2, open_crf, predict_with_crf, train_crf
 from eval.scoring.parse import Answer
@@ -62,9 +64,8 @@ def render(name: str, result: dict) -> str:
     lines = [f"{name}: F1 on {result['articles']['test']} articles, learnt on {result['articles']['train']}", ""]
     for baseline in ("dictionary", "cooccurrence", "crf"):
         for task, one in result[baseline].items():
-            low, high = one["ci95"]
-            figures = f"{100 * one['f1']:5.1f}  ({100 * low:.1f} to {100 * high:.1f})"
-            lines.append(f"{baseline:13} {task:10} {figures}  P {100 * one['precision']:.1f} R {100 * one['recall']:.1f}")
+            figures = with_interval(one["f1"], one["ci95"])
+            lines.append(f"{baseline:13} {task:10} {figures:18} P {percent(one['precision'])} R {percent(one['recall'])}")
     return "\n".join([*lines, "", f"CRF trained in {result['training_seconds']} s of one core"])
 
 
